@@ -1,0 +1,52 @@
+# The two commands: `make repro` runs the pipeline, `make test` the tests; both set up first. GPU=1: TensorFlow with CUDA.
+
+PYTHON ?= python3
+VENV := .venv
+REQUIREMENTS := requirements$(if $(GPU),-gpu,).txt
+RUNTIME := $(VENV)/.installed-$(basename $(REQUIREMENTS))
+DEVELOPMENT := $(VENV)/.installed-requirements-dev
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro ui test check readme lock
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(RUNTIME)  ## create .venv from the pinned requirements (GPU=1: with CUDA)
+
+repro: setup  ## run what has to run of the whole pipeline
+	dvc repro
+
+ui: setup  ## open the MLflow UI on 127.0.0.1:5000 (PORT=... for another)
+	python -m pipeline.tracking
+	mlflow ui --backend-store-uri $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db) --host 127.0.0.1 \
+	  --port $(or $(PORT),5000) --workers 1
+
+test: setup $(DEVELOPMENT)  ## run the tests
+	pytest
+
+check: setup $(DEVELOPMENT)  ## run ruff and pyright
+	ruff check
+	ruff format --check
+	pyright
+
+readme: setup  ## write the results into the README
+	python -m pipeline.readme
+
+lock: $(DEVELOPMENT)  ## resolve the requirements files anew
+	uv pip compile $(LOCK) pyproject.toml --output-file requirements.txt
+	uv pip compile $(LOCK) pyproject.toml --extra gpu --constraint requirements.txt --output-file requirements-gpu.txt
+	uv pip compile $(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --upgrade
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# A marker for each file: what is installed already is not looked at again.
+$(VENV)/.installed-%: %.txt | $(VENV)/bin/python
+	$(PIP) --requirement $<
+	@touch $@

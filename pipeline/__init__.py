@@ -1,0 +1,1 @@
+"""The stages (download, validate, train, tune, evaluate) and what they share."""

@@ -1,0 +1,334 @@
+"""params.yaml, read once into frozen typed objects, or refused with the key, what was found and what is allowed.
+
+Check the file as it stands:  python -m pipeline.config
+"""
+
+import difflib
+import json
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from models import layers
+from models.spec import Count, Network, Spec
+from pipeline import space
+from pipeline.catalog import Catalog, Entry
+from pipeline.errors import ConfigError
+from pipeline.paths import Paths
+
+TUNED = "tuned"  # the name of the search's winner, which no network of params.yaml may take
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+T = TypeVar("T")
+Key = tuple[Any, ...]  # where in a file: names of keys, and numbers of items
+
+
+class Data(Spec):
+    dataset: str
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    limit: Count | None = None
+
+
+class Validate(Spec):
+    min_images_per_class: Count
+    max_class_imbalance: Annotated[float, Field(ge=1)]
+    min_pixel_range: Annotated[int, Field(ge=1, le=255)]
+
+
+class Augmentation(Spec):
+    """Random affine changes of the training images; see params.yaml for the units."""
+
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+
+    @property
+    def active(self) -> bool:
+        return any((self.shift, self.rotation, self.scale, self.shear))
+
+
+class Fit(Spec):
+    epochs: Count
+    batch_size: Count
+    optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    schedule: Literal["constant", "cosine"]
+    early_stopping: Count | None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: Augmentation
+
+
+class Model(Network):
+    """A network together with how it is trained."""
+
+    fit: Fit
+
+
+class Tune(Spec):
+    base: str
+    tuner: Literal["random", "bayesian", "hyperband", "grid"]
+    trials: Count
+    epochs: Count
+    objective: Literal["val_loss", "val_accuracy"]
+    space: dict[str, Any]
+
+
+class Evaluate(Spec):
+    batch_size: Count
+
+
+class Runtime(Spec):
+    device: Literal["auto", "cpu", "gpu"]
+    precision: Literal["auto", "float32", "bfloat16"]
+
+
+class Params(Spec):
+    """All of params.yaml; `models` hold their complete training settings, the defaults of `fit` filled in."""
+
+    seed: Annotated[int, Field(ge=1, lt=2**31)]  # Keras Tuner takes 0 for "no seed"
+    data: Data
+    validate_: Annotated[Validate, Field(alias="validate")]
+    fit: Fit
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    tune: Tune
+    evaluate: Evaluate
+    runtime: Runtime
+
+    def model(self, name: str) -> Model:
+        """The network of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in self.models:
+            raise ConfigError(f"params.yaml: models.{name}: there is no such network{_listing(name, self.models)}")
+        return self.models[name]
+
+    @property
+    def base(self) -> Model:
+        """The network that the search varies."""
+        return self.model(self.tune.base)
+
+    @property
+    def dimensions(self) -> list[space.Dimension]:
+        """What the search varies."""
+        return space.dimensions(self.tune.space, self.base.model_dump(mode="json"))
+
+
+def load(paths: Paths) -> Params:
+    """Read and check params.yaml against the catalogue.
+
+    Raises:
+        ConfigError: with one line for everything that is wrong, each with the full path of its key.
+    """
+    raw = _read(paths.params)
+    complete = _with_fit_defaults(raw)
+    params = _validated(Params, complete, raw, paths.params.name)
+    datasets = load_catalog(paths)
+    if params.data.dataset not in datasets:
+        found = f"found {json.dumps(params.data.dataset)}{_listing(params.data.dataset, datasets)}"
+        raise ConfigError(f"params.yaml: data.dataset: {found}")
+    complaints = [*_names(params), *_shapes(params, datasets[params.data.dataset])]
+    complaints = complaints or _space(params, datasets[params.data.dataset])
+    if complaints:
+        raise ConfigError("\n".join(f"params.yaml: {complaint}" for complaint in complaints))
+    return params
+
+
+def load_catalog(paths: Paths) -> Catalog:
+    """Read and check data/catalog.yaml.
+
+    Raises:
+        ConfigError: with one line for everything that is wrong.
+    """
+    raw = _read(paths.catalog)
+    return _validated(Catalog, raw, raw, "data/catalog.yaml")
+
+
+def model_from(block: dict[str, Any]) -> Model:
+    """A network from its complete block of configuration, as the search composes them.
+
+    Raises:
+        ValidationError: the block is not one that params.yaml could hold.
+    """
+    return Model.model_validate_json(json.dumps(block))
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested configuration as one level of dotted keys: {"blocks.0.filters.0": 32}."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    flat: dict[str, Any] = {}
+    for key, child in items:
+        name = f"{prefix}{key}"
+        flat |= flatten(child, f"{name}.") if isinstance(child, dict | list) and child else {name: child}
+    return flat
+
+
+def _read(path: Path) -> Any:
+    # DVC reads the same file with the same library: YAML 1.2, in which 1e-3 is a number and "on" a word.
+    try:
+        return YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path.name}: not found in {path.parent}; run from the project's folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: not readable as YAML: {error}") from None
+
+
+def _with_fit_defaults(raw: Any) -> Any:
+    """Every network gets its complete `fit`: the common one with its own values over it."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict):
+        return raw
+    fit = raw.get("fit")
+    models = {
+        name: model | {"fit": _merged(fit, model.get("fit", {}))} if isinstance(model, dict) else model
+        for name, model in raw["models"].items()
+    }
+    return raw | {"models": models}
+
+
+def _merged(default: Any, override: Any) -> Any:
+    if not isinstance(default, dict) or not isinstance(override, dict):
+        return override
+    return default | {key: _merged(default.get(key), value) for key, value in override.items()}
+
+
+def _validated(kind: type[T], value: Any, written: Any, file: str) -> T:
+    """`value` as `kind`; complaints are about what is `written` in the file."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: holds what is neither text, number, true, false, null, list nor map: {error}"
+        ) from None
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{file}: {line}" for line in _complaints(error, kind, value, written))) from None
+
+
+def _complaints(error: ValidationError, kind: Any, value: Any, written: Any) -> list[str]:
+    """One line per key. A union complains once for each of its members: their lines are joined."""
+    lines: dict[str, list[str]] = {}
+    for problem in error.errors():
+        path = _path_in(problem["loc"], value)
+        if path[:1] == ("models",) and path[2:3] == ("fit",) and not _contains(written, path):
+            continue  # the network took this from `fit`, where it is reported
+        lines.setdefault(".".join(map(str, path)), []).append(_complaint(problem, kind, path))
+    return [": ".join(filter(None, (key, _joined(found)))) for key, found in lines.items()]
+
+
+def _joined(complaints: list[str]) -> str:
+    first, *others = dict.fromkeys(complaints)
+    return " or ".join([first, *(other.partition("; allowed: ")[2] or other for other in others)])
+
+
+def _path_in(location: Key, value: Any) -> Key:
+    """Where in the file a complaint belongs: pydantic's location without the names of a union's members."""
+    path: list[Any] = []
+    for index, part in enumerate(location):
+        known = (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
+        if known:
+            value = value[part]
+            path.append(part)
+        elif index == len(location) - 1 and isinstance(value, dict) and part != "[key]":
+            path.append(part)  # a key that is missing
+    return tuple(path)
+
+
+def _contains(value: Any, path: Key) -> bool:
+    for part in path:
+        if not isinstance(value, dict | list) or (isinstance(value, dict) and part not in value):
+            return False
+        value = value[part]
+    return True
+
+
+def _complaint(problem: Any, kind: Any, path: Key) -> str:
+    if problem["type"] == "missing":
+        return "is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key{_listing(str(path[-1]), _keys(kind, path[:-1]))}"
+    message = problem["msg"]
+    for words in ("Value error, ", "String ", "Input ", "should ", "be "):
+        message = message.removeprefix(words)
+    found = json.dumps(problem["input"])
+    shown = found if len(found) <= 60 else f"{found[:57]}..."
+    return f"found {shown}; allowed: {message}" if problem["type"] != "value_error" else f"{message}: {shown}"
+
+
+def _keys(kind: Any, path: Key) -> list[str]:
+    """The keys that are allowed at a path, from the types themselves."""
+    for part in path:
+        kind = _below(kind, part)
+    for candidate in [kind, *typing.get_args(kind)]:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return [field.alias or name for name, field in candidate.model_fields.items()]
+    return []
+
+
+def _below(kind: Any, part: int | str) -> Any:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return next((f.annotation for n, f in kind.model_fields.items() if part in (n, f.alias)), None)
+    arguments = typing.get_args(kind)
+    return arguments[-1] if typing.get_origin(kind) is dict else arguments[0] if arguments else None
+
+
+def _listing(word: str, allowed: typing.Iterable[str]) -> str:
+    names = list(allowed)
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{hint}; allowed: {', '.join(names)}" if names else hint
+
+
+def _names(params: Params) -> list[str]:
+    complaints = []
+    if TUNED in params.models:
+        complaints.append(f"models.{TUNED}: the name is taken by the search's winner; allowed: any other name")
+    if params.tune.base not in params.models:
+        found = f"found {json.dumps(params.tune.base)}{_listing(params.tune.base, params.models)}"
+        complaints.append(f"tune.base: {found}")
+    return complaints
+
+
+def _shapes(params: Params, entry: Entry) -> list[str]:
+    complaints = []
+    for name, model in params.models.items():
+        try:
+            layers.trace(model, entry.image, len(entry.classes))
+        except layers.ShapeError as error:
+            complaints.append(f"models.{name}.{error.key}: found {error.found}; {error}")
+    return complaints
+
+
+def _space(params: Params, entry: Entry) -> list[str]:
+    def complaint(block: dict[str, Any]) -> str | None:
+        try:
+            layers.trace(model_from(block), entry.image, len(entry.classes))
+        except ValidationError as error:
+            return _joined([_complaint(problem, Model, ()) for problem in error.errors()])
+        except layers.ShapeError as error:
+            return str(error)
+        return None
+
+    try:
+        space.check(params.dimensions, params.base.model_dump(mode="json"), complaint)
+    except space.SpaceError as error:
+        key = ".".join(filter(None, ["tune.space", error.key]))
+        found = f"found {json.dumps(error.found)}; "
+        return [f"{key}: {found}{str(error).removeprefix(found)}"]
+    return []
+
+
+if __name__ == "__main__":
+    from pipeline import stage
+
+    stage.main(lambda _: print(f"params.yaml is valid: {', '.join(load(Paths()).models)}"), stage.parser(__doc__))

@@ -1,0 +1,67 @@
+"""Where everything lies, relative to the project's folder. dvc.yaml names the same paths; a test compares them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The places of one project folder; the default is the folder that the command was started in."""
+
+    root: Path = field(default_factory=Path.cwd)
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def catalog(self) -> Path:
+        return self.root / "data" / "catalog.yaml"
+
+    def raw(self, dataset: str) -> Path:
+        """The files of one dataset, as published."""
+        return self.root / "data" / "raw" / dataset
+
+    @property
+    def validated(self) -> Path:
+        """Arrays ready to train on: a folder per split, and dataset.json."""
+        return self.root / "data" / "validated"
+
+    def split(self, name: str) -> Path:
+        return self.validated / name
+
+    @property
+    def validation(self) -> Path:
+        """What validation found."""
+        return self.root / "results" / "validation"
+
+    def model(self, name: str) -> Path:
+        return self.root / "artifacts" / "models" / f"{name}.keras"
+
+    def training(self, name: str) -> Path:
+        """What the training of one network leaves: history.csv, run.json."""
+        return self.root / "results" / "train" / name
+
+    @property
+    def search(self) -> Path:
+        """What the search leaves: trials.csv, best.yaml, run.json."""
+        return self.root / "results" / "tune"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "results" / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The comparison of all networks, to read."""
+        return self.root / "results" / "report.md"
+
+    @property
+    def evaluation(self) -> Path:
+        """Tables and the data of the plots, over all networks."""
+        return self.root / "results" / "evaluation"
+
+    @property
+    def unfinished(self) -> Path:
+        """Work that a stage can take up again after it was killed. No output of any stage: DVC leaves it alone."""
+        return self.root / ".cache"

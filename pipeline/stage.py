@@ -1,0 +1,67 @@
+"""The frame of every command: arguments, errors as messages, an orderly end when stopped, and where the time went."""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+
+from pipeline.errors import UserError
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the module's own description."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def main(run: Callable[[argparse.Namespace], object], arguments: argparse.ArgumentParser) -> None:
+    """Run a command and leave with its exit status: 1 and a message for what the user can mend."""
+    namespace = arguments.parse_args()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        run(namespace)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # As an exception, so that what is open (a run, a temporary file) is closed on the way out.
+    raise SystemExit(128 + number)
+
+
+class Stopwatch:
+    """Seconds of each part of a stage. A part within another stops the clock of the outer one."""
+
+    def __init__(self) -> None:
+        self._began = psutil.Process().create_time()
+        self._open: list[str] = []
+        self._mark = time.perf_counter()
+        self.seconds: dict[str, float] = {"start-up": time.time() - self._began}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        self._charge()
+        self._open.append(part)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._open.pop()
+
+    def report(self, stage: str) -> None:
+        """Print the total, since the process began, and its parts."""
+        total = time.time() - self._began
+        parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in self.seconds.items())
+        print(f"{stage}: {total:.1f} s ({parts})", flush=True)
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._mark
+        self._mark = now

@@ -1,0 +1,95 @@
+"""One network trained for good: fitted, saved, written down, and recorded as one MLflow run."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from models import layers
+from pipeline import artifacts, atomic, config, dataset, provenance, tracking, training
+from pipeline.config import Model, Params
+from pipeline.dataset import Card
+from pipeline.paths import Paths
+from pipeline.runtime import Runtime
+from pipeline.stage import Stopwatch
+
+EXAMPLE = 2  # images that are logged as the example of a model's input
+
+
+def layer_table(network: Model, card: Card) -> pd.DataFrame:
+    """One row per layer: name, kind, output shape, parameters, non-trainable parameters."""
+    return pd.DataFrame(
+        {
+            "layer": row.layer.name,
+            "kind": type(row.layer).__name__,
+            "output": "x".join(map(str, row.output_shape)),
+            "parameters": row.parameters,
+            "non_trainable": row.non_trainable,
+        }
+        for row in layers.trace(network, card.image, len(card.classes))
+    )
+
+
+def counts(table: pd.DataFrame) -> dict[str, int]:
+    """Parameters in all, trainable and not."""
+    total, fixed = int(table["parameters"].sum()), int(table["non_trainable"].sum())
+    return {"parameters": total, "trainable_parameters": total - fixed, "non_trainable_parameters": fixed}
+
+
+def record_settings(run: tracking.Run, network: Model, params: Params, card: Card, runtime: Runtime) -> None:
+    """What a run is about: configuration, counts, layers, data."""
+    table = layer_table(network, card)
+    settings = {"seed": params.seed, "data": params.data.model_dump(), **network.model_dump(mode="json")}
+    run.params(config.flatten(settings) | {"device": runtime.device, "precision": runtime.precision})
+    run.metrics(counts(table))
+    run.table("layers", table)
+    run.dataset(card, "training")
+
+
+def complete(
+    name: str, network: Model, params: Params, paths: Paths, runtime: Runtime, stage: str, stopwatch: Stopwatch
+) -> None:
+    """Train a network with the project's parameters; write its model, its history and run.json."""
+    with stopwatch("data"):
+        card = dataset.load_card(paths)
+        train, validation = dataset.load(paths, "train"), dataset.load(paths, "validation")
+    settings = provenance.digest(network.model_dump(mode="json"), params.seed, asdict(runtime))
+    checkpoint = f"{name}-{provenance.digest(settings, card.digest, provenance.code_digest())}.npz"
+    tags = {"params.digest": settings, "device": runtime.name}
+    with tracking.run(paths, card, name, stage, stopwatch, tags=tags) as run:
+        record_settings(run, network, params, card, runtime)
+        with stopwatch("fit"):
+            fitted = training.fit(
+                network,
+                card,
+                train,
+                validation,
+                seed=params.seed,
+                precision=runtime.precision,
+                on_epoch=run.epoch,
+                checkpoint=paths.unfinished / "train" / checkpoint,
+                title=name,
+            )
+        run.metrics({f"validation_{figure}": value for figure, value in fitted.validation.items()})
+        example = train.images[:EXAMPLE].astype(np.float32) / 255
+        run.model(name, fitted.model, example, np.asarray(fitted.model(example)))
+        about = {
+            "model": name,
+            "run_id": run.id,
+            "model_uri": run.model_uri,
+            "data": card.digest,
+            "params": settings,
+            **provenance.commit(paths.root),
+            **provenance.dvc(stage),
+            **asdict(runtime),
+            "validation": fitted.validation,
+            "parameters": counts(layer_table(network, card)),
+        }
+        with stopwatch("writing"):
+            artifacts.save(fitted.model, paths.model(name))
+            with atomic.folder(paths.training(name)) as folder:
+                history = pd.DataFrame(fitted.history)
+                history.insert(0, "epoch", range(1, len(history) + 1))
+                history.to_csv(folder / "history.csv", index=False)
+                (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
