@@ -62,7 +62,7 @@ def fit(
     batches = TrainingBatches(train, len(card.classes), settings.batch_size, seed, settings.augmentation)
     scoring = scoring_batches(validation, len(card.classes), SCORING_BATCH)
     model.compile(
-        optimizer=_optimizer(settings, batches.steps),
+        optimizer=optimizer(settings, batches.steps),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=network.head.output == "logits", label_smoothing=settings.label_smoothing
         ),
@@ -90,7 +90,8 @@ def fit(
     return Fitted(trained, record.history, scored)
 
 
-def _optimizer(settings: Fit, steps: int) -> keras.Optimizer:
+def optimizer(settings: Fit, steps: int) -> keras.Optimizer:
+    """The configured optimizer, its learning rate on the configured schedule over epochs of so many steps."""
     kinds: dict[str, tuple[type[keras.Optimizer], dict[str, Any]]] = {
         "adam": (keras.optimizers.Adam, {}),
         "adamw": (keras.optimizers.AdamW, {}),

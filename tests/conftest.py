@@ -1,0 +1,112 @@
+"""Projects to test in: copies of this one in a temporary folder, with the real parameters made small."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.paths import Paths
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("data/catalog.yaml", "models", "pipeline", "dvc.yaml", "params.yaml", "MLproject", ".dvcignore", ".gitignore")
+yaml = YAML(typ="safe", pure=True)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project that commands can be run in."""
+
+    root: Path
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(self.root)
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as a user would, in the project's folder, with this environment's tools."""
+        done = subprocess.run(
+            command, cwd=self.root, capture_output=True, text=True, check=False, env=self.environment(**environment)
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def stage(self, name: str, *arguments: str, check: bool = True, **environment: str):
+        return self.run(sys.executable, "-m", f"pipeline.{name}", *arguments, check=check, **environment)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MLFLOW_", "DVC_", "GIT_")) and name != "DATASET_MIRROR"
+        }
+        tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return inherited | {"PATH": tools, "DVC_NO_ANALYTICS": "1"} | more
+
+    def params(self) -> Any:
+        return yaml.load(self.root / "params.yaml")
+
+    def change(self, **sections: Any) -> None:
+        """Lay values over params.yaml."""
+        yaml.dump(overlaid(self.params(), sections), self.root / "params.yaml")
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+
+def overlaid(values: Any, changes: Any) -> Any:
+    """Nested mappings with those of `changes` laid over them."""
+    if not isinstance(values, dict) or not isinstance(changes, dict):
+        return changes
+    return values | {key: overlaid(values.get(key), value) for key, value in changes.items()}
+
+
+def copy_project(root: Path) -> Project:
+    """The project's code and real parameters, made small, in a folder of its own."""
+    for part in PARTS:
+        source, target = ROOT / part, root / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    project = Project(root)
+    project.change(**yaml.load(Path(__file__).parent / "smoke.yaml"))
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A fresh copy, without Git, DVC or data."""
+    return copy_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy with validated data; not to be changed."""
+    project = copy_project(tmp_path_factory.mktemp("validated"))
+    project.stage("download")
+    project.stage("validate")
+    return project
+
+
+@pytest.fixture
+def copy_of_validated(validated: Project, tmp_path: Path) -> Project:
+    """A copy with validated data, to be changed at will."""
+    shutil.copytree(validated.root, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No MLflow or DVC settings from outside."""
+    for name in list(os.environ):
+        if name.startswith(("MLFLOW_", "DVC_")):
+            monkeypatch.delenv(name)
