@@ -14,7 +14,8 @@ from ruamel.yaml import YAML
 from pipeline.paths import Paths
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("data/catalog.yaml", "models", "pipeline", "dvc.yaml", "params.yaml", "MLproject", ".dvcignore", ".gitignore")
+CODE = ("models", "pipeline", "data/catalog.yaml", "params.yaml")
+TOOLS = ("dvc.yaml", "MLproject", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore")
 yaml = YAML(typ="safe", pure=True)
 
 
@@ -70,7 +71,7 @@ def overlaid(values: Any, changes: Any) -> Any:
 
 def copy_project(root: Path) -> Project:
     """The project's code and real parameters, made small, in a folder of its own."""
-    for part in PARTS:
+    for part in (*CODE, *TOOLS):
         source, target = ROOT / part, root / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

@@ -1,0 +1,283 @@
+"""The whole pipeline as users run it, in a real Git and DVC repository with a real MLflow store."""
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+
+from pipeline import config
+from pipeline.config import TUNED
+
+from .conftest import Project, copy_project, yaml
+
+pytestmark = pytest.mark.pipeline
+
+NETWORKS = ["model_1", "model_2", TUNED]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A repository in which the whole pipeline ran once and was committed; tests leave it as they found it."""
+    project = copy_project(tmp_path_factory.mktemp("repository"))
+    project.run("git", "init", "--quiet", "--initial-branch", "main")
+    project.run("git", "config", "user.name", "test")
+    project.run("git", "config", "user.email", "test@localhost")
+    project.commit("code")
+    project.run("dvc", "repro")
+    project.commit("results")
+    return project
+
+
+@pytest.fixture
+def clone(repository: Project, tmp_path: Path) -> Project:
+    """A copy of that repository with its cache and its MLflow store, to be changed at will."""
+    shutil.copytree(repository.root, tmp_path / "clone", symlinks=True)
+    # The store names the place of every artifact; a copy of the store is one that has been moved.
+    (tmp_path / "clone" / "mlflow.db").unlink()
+    return Project(tmp_path / "clone")
+
+
+def runs(project: Project) -> dict[str, Run]:
+    """The runs of a project's store by name, the newest of each name."""
+    client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, order_by=["attributes.start_time ASC"])
+    return {str(run.info.run_name): run for run in found}
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC says it ran."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def metrics(project: Project) -> dict[str, dict]:
+    return json.loads(project.paths.metrics.read_text(encoding="utf-8"))
+
+
+def test_results_are_complete(repository: Project):
+    found = metrics(repository)
+    assert list(found) == NETWORKS
+    assert (found["model_1"]["parameters"], found["model_1"]["non_trainable_parameters"]) == (421_642, 0)
+    assert (found["model_2"]["parameters"], found["model_2"]["non_trainable_parameters"]) == (840_586, 2_432)
+    for name, figures in found.items():
+        assert 0 < figures["accuracy"] <= 1
+        assert figures["loss"] > 0
+        assert figures["run_id"] == runs(repository)[name].info.run_id
+    classes = pd.read_csv(repository.paths.evaluation / "per_class.csv")
+    assert classes.groupby("model", sort=False)["support"].sum().to_dict() == dict.fromkeys(NETWORKS, 120)
+    curves = pd.read_csv(repository.paths.evaluation / "learning_curves.csv")
+    assert curves.groupby(["model", "split"]).size().tolist() == [2] * 6
+    answers = pd.read_csv(repository.paths.evaluation / "confusion" / "model_1.csv")
+    assert (answers["actual"] == answers["predicted"]).mean() == found["model_1"]["accuracy"]
+    trials = pd.read_csv(repository.paths.search / "trials.csv")
+    assert trials["status"].tolist() == ["COMPLETED"] * 2
+    report = repository.paths.report.read_text(encoding="utf-8")
+    assert all(f"| {name} |" in report for name in NETWORKS)
+
+
+def test_a_second_repro_runs_nothing(repository: Project):
+    done = repository.run("dvc", "repro")
+    assert ran(done.stdout) == []
+    assert "Data and pipelines are up to date." in done.stdout
+    assert repository.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
+    found = runs(repository)
+    client = mlflow.MlflowClient(f"sqlite:///{repository.root / 'mlflow.db'}")
+    commit = repository.run("git", "rev-parse", "HEAD~1").stdout.strip()
+    digest = json.loads((repository.paths.validated / "dataset.json").read_text(encoding="utf-8"))["digest"]
+    for name in NETWORKS:
+        run = found[name]
+        params, tags, figures = run.data.params, run.data.tags, run.data.metrics
+        assert run.info.status == "FINISHED"
+        assert params["fit.epochs"] == "2"
+        assert params["blocks.0.filters.0"] == "32"
+        assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(figures)
+        assert {"validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "test_f1"} <= set(figures)
+        assert figures["test_accuracy"] == metrics(repository)[name]["accuracy"]
+        assert figures["parameters"] == metrics(repository)[name]["parameters"]
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
+        assert tags["git.commit"] == tags["mlflow.source.git.commit"] == commit
+        assert tags["dvc.stage"] == ("tune" if name == TUNED else f"train@{name}")
+        assert tags["data.digest"] == run.inputs.dataset_inputs[0].dataset.digest == digest
+        assert len(tags["params.digest"]) == 32
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+            "layers.json",
+            "per_class.json",
+            "confusion.json",
+        }
+        [output] = run.outputs.model_outputs
+        assert client.get_logged_model(output.model_id).name == name
+
+
+def test_trials_are_nested_under_their_search(repository: Project):
+    found = runs(repository)
+    search = found["search"].info.run_id
+    for number in range(2):
+        trial = found[f"trial {number}"]
+        assert trial.data.tags["mlflow.parentRunId"] == search
+        assert trial.data.params["fit.epochs"] == "1"
+        assert {"validation_loss", "validation_accuracy", "parameters"} <= set(trial.data.metrics)
+    assert found["trial 0"].data.params["blocks.1.dropout"] == "0.3"  # model_2's own
+
+
+PREDICT = """
+import sys
+import mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+assert model.metadata.signature.inputs.inputs[0].shape == (-1, 28, 28, 1)
+assert model.input_example.shape == (2, 28, 28, 1)
+images = np.load(sys.argv[3] + "/images.npy").astype(np.float32) / 255
+print(float((model.predict(images).argmax(axis=1) == np.load(sys.argv[3] + "/labels.npy")).mean()))
+"""
+
+
+@pytest.mark.parametrize("name", ["model_2"])
+def test_a_logged_model_gives_the_test_accuracy_in_a_fresh_process(repository: Project, name: str, tmp_path: Path):
+    store = f"sqlite:///{repository.root / 'mlflow.db'}"
+    about = json.loads((repository.paths.training(name) / "run.json").read_text(encoding="utf-8"))
+    done = repository.run(sys.executable, "-c", PREDICT, store, about["model_uri"], str(repository.paths.split("test")))
+    assert float(done.stdout.splitlines()[-1]) == metrics(repository)[name]["accuracy"]
+    client = mlflow.MlflowClient(store)
+    place = Path(
+        client.get_logged_model(about["model_uri"].removeprefix("models:/")).artifact_location.removeprefix("file://")
+    )
+    assert "tensorflow==" in (place / "requirements.txt").read_text(encoding="utf-8")
+
+
+def test_the_winners_block_can_be_pasted(repository: Project, tmp_path: Path):
+    text = (repository.paths.search / "best.yaml").read_text(encoding="utf-8")
+    [block] = yaml.load(text).values()
+    project = copy_project(tmp_path)
+    project.change(models={"pasted": block})
+    pasted = config.load(project.paths).model("pasted")
+    params = runs(repository)[TUNED].data.params
+    settings = config.flatten(pasted.model_dump(mode="json"))
+    assert {name: str(value) for name, value in settings.items()} == {name: params[name] for name in settings}
+
+
+def test_equal_parameters_give_equal_bytes(repository: Project, clone: Project):
+    def digests(project: Project) -> dict[str, str]:
+        files = [*project.root.glob("artifacts/**/*.keras"), *project.root.glob("data/validated/**/*")]
+        files += [*project.root.glob("results/**/*.csv"), project.paths.report]
+        return {
+            str(path.relative_to(project.root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+            if path.is_file()
+        }
+
+    for folder in ("artifacts", "data/validated", "results"):
+        shutil.rmtree(clone.root / folder)
+    shutil.rmtree(clone.root / ".dvc" / "cache")
+    done = clone.run("dvc", "repro")
+    assert ran(done.stdout) == ["download", "validate", "train@model_1", "train@model_2", "tune", "evaluate"]
+    assert digests(clone) == digests(repository)
+
+
+def test_a_changed_dropout_runs_what_depends_on_it_and_nothing_else(clone: Project):
+    before = metrics(clone)
+    block = clone.params()["models"]["model_2"]["blocks"]
+    block[1]["dropout"] = 0.2
+    clone.change(models={"model_2": {"blocks": block}})
+    assert ran(clone.run("dvc", "repro").stdout) == ["train@model_2", "tune", "evaluate"]
+    after = metrics(clone)
+    assert after["model_1"]["loss"] == before["model_1"]["loss"]
+    assert after["model_2"]["loss"] != before["model_2"]["loss"]
+    # Its run was in the store that the copy has left behind: its row is there all the same.
+    assert runs(clone)["model_1"].data.tags["convpipe.trained_by"] == before["model_1"]["run_id"]
+
+
+@pytest.mark.parametrize("stage", ["train@model_2", "evaluate"])
+def test_refused_parameters_leave_the_results_of_the_previous_run(clone: Project, stage: str):
+    def everything() -> dict[Path, bytes]:
+        folders = ("artifacts", "data", "results")
+        return {
+            path: path.read_bytes() for folder in folders for path in (clone.root / folder).rglob("*") if path.is_file()
+        }
+
+    before = everything()
+    block = clone.params()["models"]["model_2"]["blocks"]
+    block[1]["dropout"] = 1.5
+    clone.change(models={"model_2": {"blocks": block}})
+    done = clone.run("dvc", "repro", stage, check=False)
+    assert done.returncode != 0
+    assert "models.model_2.blocks.1.dropout: found 1.5; allowed: less than 1" in done.stderr
+    assert everything() == before
+
+
+def test_a_network_is_added_without_code_and_two_experiments_run_side_by_side(clone: Project):
+    small = "+models.small={blocks: [{filters: [8]}], head: {dense: [32]}}"
+    done = clone.run("dvc", "exp", "run", "--name", "with-small", "--set-param", small)
+    assert ran(done.stdout) == ["train@small", "evaluate"]
+    assert list(metrics(clone)) == ["model_1", "model_2", "small", TUNED]
+    assert runs(clone)["small"].data.tags["dvc.experiment"] == "with-small"
+    clone.run("git", "checkout", "--quiet", ".")
+    clone.run("git", "clean", "--quiet", "--force", "-d", "results")
+    clone.run("dvc", "checkout", "--force")
+
+    for units in ("16", "24"):
+        change = f"models.model_1.head.dense=[{units}]"
+        clone.run("dvc", "exp", "run", "--queue", "--name", f"dense-{units}", "--set-param", change)
+    clone.run("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 240
+    while (status := clone.run("dvc", "queue", "status").stdout).count("Success") < 2:
+        assert "Failed" not in status, status + clone.run("dvc", "queue", "logs", "dense-16", check=False).stdout
+        assert time.monotonic() < deadline, status
+        time.sleep(2)
+    client = mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    by_experiment = {
+        run.data.tags.get("dvc.experiment"): run
+        for run in client.search_runs(experiments, "attributes.run_name = 'model_1'")
+    }
+    for units in ("16", "24"):
+        run = by_experiment[f"dense-{units}"]
+        assert (run.info.status, run.data.params["head.dense.0"]) == ("FINISHED", units)
+        assert "test_accuracy" in run.data.metrics
+        assert client.list_artifacts(run.info.run_id)
+        model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+        assert (Path(model.artifact_location.removeprefix("file://")) / "data" / "model.keras").is_file()
+    shown = clone.run("dvc", "exp", "show", "--csv").stdout
+    assert all(f"dense-{units}" in shown for units in ("16", "24"))
+
+
+def test_mlflow_runs_stages_and_variants(clone: Project):
+    def mlflow_run(*arguments: str) -> str:
+        done = clone.run("mlflow", "run", ".", "--env-manager", "local", *arguments)
+        return done.stdout + done.stderr
+
+    assert ran(mlflow_run()) == []
+    assert ran(mlflow_run("-e", "train", "-P", "model=model_2")) == ["train@model_2"]
+    found = runs(clone)
+    parent = found["model_2"].data.tags["mlflow.parentRunId"]
+    assert mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}").get_run(parent).info.status == "FINISHED"
+    said = mlflow_run("-e", "variant", "-P", "set=models.model_1.fit.epochs=1")
+    assert ran(said)[0] == "train@model_1"
+    assert runs(clone)["model_1"].data.params["fit.epochs"] == "1"
+
+
+def test_plots_and_metrics_can_be_compared_between_revisions(repository: Project, tmp_path: Path):
+    shown = json.loads(repository.run("dvc", "metrics", "show", "--json").stdout)
+    figures = shown["revisions"]["workspace"]["data"]["results/metrics.json"]["data"] if "revisions" in shown else shown
+    assert "model_1" in json.dumps(figures)
+    repository.run("dvc", "plots", "diff", "HEAD", "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ("Accuracy by epoch", "Loss by epoch", "model_1", "tuned", "predicted"))
+
+
+def test_the_test_images_reach_no_training(clone: Project):
+    """With another test split, the networks and the search come out the same."""
+    np.save(clone.paths.split("test") / "images.npy", np.zeros((120, 28, 28, 1), np.uint8))
+    before = clone.paths.model("model_1").read_bytes()
+    clone.stage("train", "model_1")
+    assert clone.paths.model("model_1").read_bytes() == before
