@@ -176,6 +176,7 @@ def test_importing_changes_nothing(tmp_path: Path):
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         f"ours = {sorted(module for module in MODULES if '__init__' not in module)}\n"
         "for name in ours: importlib.import_module(name)\n"
+        "random.random(), numpy.random.random()\n"
         "before = random.getstate(), numpy.random.get_state()[1].tolist(), mlflow.get_tracking_uri()\n"
         "for name in ours: del sys.modules[name]\n"
         "for name in ours: importlib.import_module(name)\n"
