@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pipeline import evaluate
+from pipeline import comparison, evaluate
+from pipeline.dataset import Card
 from pipeline.errors import DataError
 
 from .conftest import Project
@@ -45,6 +46,7 @@ def test_a_damaged_network_is_named(copy_of_validated: Project):
 def test_the_table_has_a_row_for_each_network_and_says_what_it_was_measured_on():
     row = {"parameters": 1234, "validation_accuracy": 0.9, "accuracy": 0.8765, "loss": 0.5, "f1": 0.87}
     about = {"name": "some processor, 2 cores", "precision": "float32"}
-    table = evaluate.results_table({"net": row}, {"net": about}, "mnist", {"train": 54000, "test": 10000})
+    card = Card("mnist", (28, 28, 1), ("0", "1"), {"train": 54000, "test": 10000}, "0" * 32)
+    table = comparison.results_table({"net": row}, {"net": about}, card)
     assert "| net | 1,234 | 90.00% | 87.65% | 0.5000 | 0.8700 |" in table
     assert "mnist (54,000 train, 10,000 test images); one seed; some processor, 2 cores, float32." in table
