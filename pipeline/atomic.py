@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def file(target: Path) -> Iterator[Path]:
     """A path to write to; what was written takes the place of `target` when the block ends well.
 
     Raises:
-        DataError: there is no room for it; `target` is as it was.
+        DataError: it cannot be written; `target` is as it was.
     """
     with _scratch(target) as scratch:
         part = scratch / target.name
@@ -32,7 +32,7 @@ def folder(target: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of `target`, and of all that was in it, when the block ends well.
 
     Raises:
-        DataError: there is no room for it; `target` is as it was.
+        DataError: it cannot be written; `target` is as it was.
     """
     with _scratch(target) as scratch:
         part, old = scratch / "new", scratch / "old"
@@ -59,8 +59,8 @@ def publish(part: Path, target: Path) -> None:
 
 
 @contextmanager
-def room(target: Path) -> Iterator[None]:
-    """A full or read-only disk as a message.
+def writing(target: Path) -> Iterator[None]:
+    """A full or protected disk as a message.
 
     Raises:
         DataError: the block could not write.
@@ -68,16 +68,16 @@ def room(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in UNWRITABLE:
             raise
         reason = os.strerror(error.errno or 0)
-        raise DataError(f"{target}: cannot be written: {reason}; make room, then run the stage again") from None
+        raise DataError(f"{target}: cannot be written: {reason}; put that right, then run the stage again") from None
 
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
     # Beside the target: a rename is atomic only within one file system.
-    with room(target):
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_up(target)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

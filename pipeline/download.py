@@ -29,7 +29,7 @@ def download(dataset: str, entry: Entry, paths: Paths, mirror: str | None = None
     """
     tried = ([f"{mirror.rstrip('/')}/{dataset}"] if mirror else []) + list(entry.sources)
     folder = paths.raw(dataset)
-    with atomic.room(folder):
+    with atomic.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for file in entry.files.values():
         target = folder / file.name
@@ -48,7 +48,7 @@ def _fetch(file: File, tried: list[str], target: Path, paths: Paths) -> str:
     """Put a file into its place, whole and checked; the source that it came from."""
     # Unfinished files lie outside of what DVC tracks, on the file system of the target: the last step is a rename.
     unfinished = paths.unfinished_download(target.parent.name)
-    with atomic.room(unfinished):
+    with atomic.writing(unfinished):
         unfinished.mkdir(parents=True, exist_ok=True)
     part = unfinished / f"{(file.sha256 or 'unpinned')[:12]}-{file.name}"
     failures = []

@@ -56,7 +56,7 @@ def fetch(source: str, file: File, part: Path, home: Path) -> None:
     if source.startswith(("http://", "https://")):
         _web(f"{source.rstrip('/')}/{file.name}", file, part)
     elif source.startswith("folder:"):
-        with atomic.room(part):
+        with atomic.writing(part):
             archives.pack(home / source.removeprefix("folder:"), part)
     elif source.startswith("package:"):
         _local(_package_folder(source.removeprefix("package:")) / file.name, file, part)
@@ -133,7 +133,7 @@ def _body(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
 
 def _write(chunks: Iterable[bytes], file: File, part: Path, have: int, total: int | None) -> None:
     with (
-        atomic.room(part),
+        atomic.writing(part),
         part.open("ab" if have else "wb") as output,
         # None: no bar where nobody looks on
         tqdm(total=total, initial=have, desc=file.name, unit="B", unit_scale=True, disable=None) as bar,
