@@ -94,19 +94,34 @@ def _nearest_earlier(
 ) -> tuple[np.ndarray, np.ndarray]:
     distance = np.full(len(rows), np.inf, np.float32)
     near_to = np.full(len(rows), NONE, np.int32)
-    pairs = similarity.candidates(similarity.hashes(spectrum))
-    content = rows["content"].to_numpy()
-    for start in range(0, pairs.shape[1], CHUNK):
-        one, other = pairs[:, start : start + CHUNK]
-        close = similarity.distances(spectrum[one], spectrum[other]) < PREFILTER * near
-        close &= content[one] != content[other]  # these are copies, and reported as such
-        one, other = one[close], other[close]
-        fine = [similarity.frequencies(pixels(published, rows.iloc[each]), similarity.FINE) for each in (one, other)]
-        found = similarity.distances(*fine)
-        for earlier, later, value in zip(one, other, found, strict=True):
-            if value < min(near, distance[later]):
-                distance[later], near_to[later] = value, earlier
+    earlier, later = _close_pairs(rows, spectrum, near)
+    found = np.empty(len(earlier), np.float32)
+    for start in range(0, len(earlier), CHUNK):
+        some = slice(start, start + CHUNK)
+        fine = [
+            similarity.frequencies(pixels(published, rows.iloc[each[some]]), similarity.FINE)
+            for each in (earlier, later)
+        ]
+        found[some] = similarity.distances(*fine)
+    worst_first = np.argsort(found, kind="stable")[::-1]  # what is written last counts
+    worst_first = worst_first[found[worst_first] < near]
+    distance[later[worst_first]] = found[worst_first]
+    near_to[later[worst_first]] = earlier[worst_first]
     return distance, near_to
+
+
+def _close_pairs(rows: pd.DataFrame, spectrum: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of images that look alike in the coarse frequencies, each once, without exact copies."""
+    content = rows["content"].to_numpy()
+    pairs = [np.empty(0, np.int64)]
+    for one, other in similarity.candidates(similarity.hashes(spectrum)):
+        for start in range(0, len(one), CHUNK):
+            left, right = one[start : start + CHUNK], other[start : start + CHUNK]
+            close = similarity.distances(spectrum[left], spectrum[right]) < PREFILTER * near
+            close &= content[left] != content[right]
+            pairs.append(left[close].astype(np.int64) * len(rows) + right[close])
+    earlier, later = np.divmod(np.unique(np.concatenate(pairs)), max(len(rows), 1))
+    return earlier, later
 
 
 def pixels(published: dict[str, Images], rows: pd.DataFrame) -> np.ndarray:

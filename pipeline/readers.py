@@ -23,6 +23,7 @@ from pipeline.catalog import Entry, File
 from pipeline.errors import DataError
 
 IDX_UNSIGNED_BYTE = 0x08
+CHUNK = 2**20  # bytes read at a time
 # What a file may unpack to: so much in any case, beyond it so many times its own size. Images of digits shrink to a
 # fifth, sorted labels to a thousandth.
 UNPACKED_BYTES = 2**26
@@ -135,7 +136,8 @@ def _idx(folder: Path, file: File, dimensions: int) -> np.ndarray:
 def _fill(buffer: memoryview, content: BinaryIO) -> int:
     """Read until the buffer is full or the content ends; how many bytes were read."""
     filled = 0
-    while filled < len(buffer) and (count := content.readinto(buffer[filled:])):  # type: ignore[attr-defined]
+    # By pieces: gzip would otherwise make a second copy of all of it.
+    while count := content.readinto(buffer[filled : filled + CHUNK]):  # type: ignore[attr-defined]
         filled += count
     return filled
 

@@ -5,6 +5,7 @@ the lowest frequencies of the cosine transform, each against their median. Time 
 images, not with that of pairs: only neighbours in sorted orders of the hashes are compared.
 """
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -12,9 +13,9 @@ import numpy as np
 COARSE = 8  # frequencies per axis of the hash
 FINE = 16  # and of the comparison of two images
 BITS = 64
-STEP = 8  # the hashes are sorted once for every rotation by so many bits
+STEP = 16  # the hashes are sorted once for every rotation by so many bits
 WINDOW = 4  # neighbours that are looked at in each order
-MOST_BITS = 6  # that may differ between the hashes of two images worth a comparison
+MOST_BITS = 4  # that may differ between the hashes of two images worth a comparison
 CHUNK = 4096  # images whose pixels are held as floats at a time
 
 
@@ -35,23 +36,25 @@ def _basis(size: int, count: int) -> np.ndarray:
 
 def hashes(spectrum: np.ndarray) -> np.ndarray:
     """The perceptual hash of each image, uint64 (n,), from its frequencies in all channels, (n, c, COARSE * COARSE)."""
-    grey = spectrum.astype(np.float32).mean(axis=1)
-    return np.packbits(grey > np.median(grey, axis=1, keepdims=True), axis=1).view(np.uint64).ravel()
+    codes = np.empty(len(spectrum), np.uint64)
+    for start in range(0, len(spectrum), CHUNK):
+        grey = spectrum[start : start + CHUNK].astype(np.float32).mean(axis=1)
+        bits = np.packbits(grey > np.median(grey, axis=1, keepdims=True), axis=1)
+        codes[start : start + CHUNK] = bits.view(np.uint64).ravel()
+    return codes
 
 
-def candidates(codes: np.ndarray) -> np.ndarray:
-    """Pairs of images whose hashes differ by a few bits: (2, pairs), the earlier image first, each pair once."""
+def candidates(codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of images whose hashes differ by a few bits, the earlier ones and the later ones; some come repeatedly."""
     numbers = np.arange(len(codes), dtype=np.int32)
-    found = [np.empty(0, np.int64)]
     for turn in range(0, BITS, STEP):
         rotated = (codes << np.uint64(turn)) | (codes >> np.uint64((BITS - turn) % BITS))
         order = numbers[np.argsort(rotated, kind="stable")]
-        for step in range(1, WINDOW + 1):
+        for step in range(1, min(WINDOW, len(codes) - 1) + 1):
             left, right = order[:-step], order[step:]
             near = np.bitwise_count(codes[left] ^ codes[right]) <= MOST_BITS
-            one, other = left[near].astype(np.int64), right[near].astype(np.int64)
-            found.append(np.minimum(one, other) * len(codes) + np.maximum(one, other))
-    return np.stack(np.divmod(np.unique(np.concatenate(found)), max(len(codes), 1)))
+            left, right = left[near], right[near]
+            yield np.minimum(left, right), np.maximum(left, right)
 
 
 def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -186,16 +186,16 @@ def _write_arrays(params: Params, entry: Entry, paths: Paths, published: dict[st
             chosen = rows[rows["split"] == name]
             (folder / name).mkdir()
             # By chunks: the images are in memory once already.
-            shape = (len(chosen), *entry.image)
-            images = np.lib.format.open_memmap(folder / name / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-            for start in range(0, len(chosen), CHUNK):
-                chunk = inspection.pixels(published, chosen.iloc[start : start + CHUNK])
-                images[start : start + CHUNK] = chunk
-                digest.update(chunk.data)
-            images.flush()
+            with (folder / name / "images.npy").open("wb") as file:
+                shape = (len(chosen), *entry.image)
+                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+                for start in range(0, len(chosen), CHUNK):
+                    chunk = inspection.pixels(published, chosen.iloc[start : start + CHUNK]).tobytes()
+                    file.write(chunk)
+                    digest.update(chunk)
             labels = chosen["label"].to_numpy(np.int64)
             np.save(folder / name / "labels.npy", labels)
-            digest.update(np.ascontiguousarray(labels).data)
+            digest.update(labels.tobytes())
         card = {
             "dataset": params.data.dataset,
             "image": entry.image,

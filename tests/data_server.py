@@ -23,10 +23,9 @@ class Server:
 
 class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: "_HttpServer"
 
     def do_GET(self) -> None:
-        state = self.server.state
+        state = self.state
         state.ranges.append(self.headers.get("Range", ""))
         self.close_connection = True
         with suppress(BrokenPipeError, ConnectionResetError):  # the client may have heard enough
@@ -46,9 +45,14 @@ class Request(BaseHTTPRequestHandler):
 
     @property
     def content(self) -> bytes:
-        return self.server.state.content
+        return self.state.content
 
-    def log_message(self, *args: object) -> None:
+    @property
+    def state(self) -> "Server":
+        assert isinstance(self.server, _HttpServer)
+        return self.server.state
+
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 
@@ -117,19 +121,19 @@ def said_to_be_packed(request: Request) -> None:
 
 def endless(request: Request) -> None:
     request.head(200, None)
-    while not request.server.state.closing.is_set():
+    while not request.state.closing.is_set():
         request.wfile.write(bytes(2**16))
 
 
 def silent(request: Request) -> None:
-    request.server.state.closing.wait(20)
+    request.state.closing.wait(20)
 
 
 def dripping(request: Request) -> None:
     """A byte every 10 ms, never long enough apart for a time-out."""
     request.head(200, len(request.content))
     for byte in request.content:
-        if request.server.state.closing.wait(0.01):
+        if request.state.closing.wait(0.01):
             return
         request.wfile.write(bytes([byte]))
 
@@ -139,7 +143,7 @@ def slow(request: Request) -> None:
     request.head(200, len(request.content))
     request.wfile.write(request.content[: len(request.content) // 4])
     request.wfile.flush()
-    request.server.state.closing.wait(20)
+    request.state.closing.wait(20)
 
 
 def status(code: int, **headers: str) -> Callable[[Request], None]:

@@ -51,7 +51,7 @@ def entry(*where: str, file: File = PINNED, **settings) -> Entry:
         "format": "npz",
         "files": {"arrays": file},
     }
-    return Entry(**fields | {"sources": where} | settings)
+    return Entry.model_validate(fields | {"sources": where} | settings)
 
 
 def target(paths: Paths, name: str = "own.npz") -> Path:
