@@ -33,10 +33,40 @@ class Data(Spec):
     limit: Count | None = None
 
 
+CheckName = Literal[
+    "label",
+    "size",
+    "constant",
+    "near_constant",
+    "duplicate_within_split",
+    "duplicate_across_splits",
+    "conflicting_labels",
+    "near_duplicate",
+    "label_suspect",
+    "too_few_images",
+    "class_share",
+    "missing_class",
+    "missing_split",
+    "imbalance",
+    "drift",
+]
+
+
+CHECKS: tuple[CheckName, ...] = typing.get_args(CheckName)
+
+
 class Validate(Spec):
+    """Bounds on the data, and the checks that only warn; see params.yaml for the units."""
+
     min_images_per_class: Count
     max_class_imbalance: Annotated[float, Field(ge=1)]
+    max_share_ratio: Annotated[float, Field(ge=1)]
     min_pixel_range: Annotated[int, Field(ge=1, le=255)]
+    min_pixel_deviation: Annotated[float, Field(ge=0, le=127.5)]
+    max_drift: NonNegative
+    min_distance: Annotated[float, Field(ge=0, le=1)]
+    min_label_margin: Annotated[float, Field(ge=-2, le=1)]
+    warnings: tuple[CheckName, ...]
 
 
 class Augmentation(Spec):

@@ -1,89 +1,104 @@
 """Fetch the files of the dataset that params.yaml names:  python -m pipeline.download
 
 DATASET_MIRROR, a folder or a base URL that holds <dataset>/<file>, is tried before the sources of data/catalog.yaml.
-A file counts only when its SHA-256 is the catalogue's; what is already there and right is kept.
+A file counts only when its SHA-256 is the catalogue's; what is already there and right is kept. An interrupted
+download goes on where it was. What came from where, and when, is in data/raw/<dataset>.json.
 """
 
 import hashlib
-import importlib.util
+import json
 import os
-import shutil
-import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import pooch
-import requests
-
-from pipeline import config, stage
+from pipeline import atomic, config, sources, stage
 from pipeline.catalog import Entry, File
 from pipeline.errors import DataError
 from pipeline.paths import Paths
+from pipeline.sources import SourceError
 
-TIMEOUT = 20  # seconds without a byte
+HTML = (b"<!doctype html", b"<html")  # how the pages begin that servers send in place of a file
 
 
-def download(dataset: str, entry: Entry, folder: Path, mirror: str | None = None) -> None:
-    """Bring every file of a dataset into `folder`.
+def download(dataset: str, entry: Entry, paths: Paths, mirror: str | None = None) -> None:
+    """Bring every file of a dataset into data/raw.
 
     Raises:
         DataError: a file could not be had; it names every source that was tried, why it failed, and the ways on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sources = [f"{mirror.rstrip('/')}/{dataset}"] if mirror else []
+    tried = ([f"{mirror.rstrip('/')}/{dataset}"] if mirror else []) + list(entry.sources)
+    folder = paths.raw(dataset)
+    with atomic.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     for file in entry.files.values():
         target = folder / file.name
-        if target.is_file() and _sha256(target) == file.sha256:
+        if file.sha256 and target.is_file() and _sha256(target) == file.sha256:
             print(f"{file.name}: already there")
-        else:
-            _fetch(file, [*sources, *entry.sources], target)
+            continue
+        source = _fetch(file, tried, target, paths)
+        about = {"source": source, "bytes": target.stat().st_size, "sha256": _sha256(target)}
+        _record(paths.manifest(dataset), file.name, about | {"time": datetime.now(UTC).isoformat(timespec="seconds")})
+        print(f"{file.name}: {about['bytes']:,} bytes from {source}")
+        if file.sha256 is None:
+            print(f"warning: data/catalog.yaml has no checksum for {file.name}; to pin it, sha256: {about['sha256']}")
 
 
-def _fetch(file: File, sources: list[str], target: Path) -> None:
+def _fetch(file: File, tried: list[str], target: Path, paths: Paths) -> str:
+    """Put a file into its place, whole and checked; the source that it came from."""
+    # Unfinished files lie outside of what DVC tracks, on the file system of the target: the last step is a rename.
+    unfinished = paths.unfinished_download(target.parent.name)
+    with atomic.writing(unfinished):
+        unfinished.mkdir(parents=True, exist_ok=True)
+    part = unfinished / f"{(file.sha256 or 'unpinned')[:12]}-{file.name}"
     failures = []
-    # Beside the target, so that the last step is a rename within one file system: all of the file or none of it.
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as scratch:
-        part = Path(scratch) / file.name
-        for source in sources:
-            try:
-                _copy(source, file.name, part)
-            except (OSError, requests.RequestException, DataError) as error:
-                failures.append(f"{source}: {error}")
-                continue
-            found = _sha256(part)
-            if found == file.sha256:
-                part.replace(target)
-                print(f"{file.name}: from {source}")
-                return
-            failures.append(f"{source}: the file has the SHA-256 {found[:12]}… instead of {file.sha256[:12]}…")
-    tried = "\n  ".join(failures)
+    for source in tried:
+        try:
+            _fetch_checked(source, file, part, paths.home)
+        except SourceError as error:
+            failures.append(f"{source}: {error}")
+            continue
+        atomic.publish(part, target)
+        return source
+    reasons = "\n  ".join(failures)
     raise DataError(
-        f"{file.name} could not be had:\n  {tried}\n"
+        f"{file.name} could not be had:\n  {reasons}\n"
         "Set DATASET_MIRROR to a folder or URL that holds it as <dataset>/<file>,\n"
         "or use the dataset that comes with the environment: dvc exp run -S data.dataset=mnist_5k"
     )
 
 
-def _copy(source: str, name: str, target: Path) -> None:
-    if source.startswith("package:"):
-        package, _, folder = source.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise DataError(f"the package {package} is not installed")
-        shutil.copyfile(Path(spec.origin).parent / folder / name, target)
-    elif source.startswith(("http://", "https://")):
-        fetch = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
-        fetch(f"{source}/{name}", str(target), None)  # type: ignore[arg-type]  # the third is unused for a URL
-    else:
-        shutil.copyfile(Path(source) / name, target)
+def _fetch_checked(source: str, file: File, part: Path, home: Path) -> None:
+    resumed = part.exists()
+    sources.fetch(source, file, part, home)
+    problem = _mismatch(file, part)
+    if problem and resumed:  # perhaps it was the old part that was wrong
+        part.unlink()
+        sources.fetch(source, file, part, home)
+        problem = _mismatch(file, part)
+    if problem:
+        part.unlink()
+        raise SourceError(problem)
+
+
+def _mismatch(file: File, part: Path) -> str | None:
+    found = _sha256(part)
+    if file.sha256 in (None, found):
+        return None
+    with part.open("rb") as content:
+        if content.read(100).lstrip().lower().startswith(HTML):
+            return "sends an HTML page instead of the file"
+    return f"the file has the SHA-256 {found[:12]}… instead of {file.sha256[:12]}…"
+
+
+def _record(manifest: Path, name: str, about: dict[str, Any]) -> None:
+    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    atomic.write_text(manifest, json.dumps(known | {name: about}, indent=2) + "\n")
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def main() -> None:
-    stage.main(lambda _: run(Paths()), stage.parser(__doc__))
 
 
 def run(paths: Paths) -> None:
@@ -92,8 +107,12 @@ def run(paths: Paths) -> None:
     dataset = params.data.dataset
     with stopwatch("data"):
         entry = config.load_catalog(paths)[dataset]
-        download(dataset, entry, paths.raw(dataset), os.environ.get("DATASET_MIRROR"))
+        download(dataset, entry, paths, os.environ.get("DATASET_MIRROR"))
     stopwatch.report("download")
+
+
+def main() -> None:
+    stage.main(lambda _: run(Paths()), stage.parser(__doc__))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Where everything lies, relative to the project's folder. dvc.yaml names the same paths; a test compares them."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,19 @@ class Paths:
     def raw(self, dataset: str) -> Path:
         """The files of one dataset, as published."""
         return self.root / "data" / "raw" / dataset
+
+    def manifest(self, dataset: str) -> Path:
+        """Where the raw files came from, and when. DVC does not track it: equal data would differ by its time."""
+        return self.root / "data" / "raw" / f"{dataset}.json"
+
+    def unfinished_download(self, dataset: str) -> Path:
+        """What has been received of files that are not complete, on the file system of the complete ones."""
+        return self.root / "data" / "raw" / ".unfinished" / dataset
+
+    @property
+    def home(self) -> Path:
+        """What the paths of sources are relative to: the person's own project, also where DVC works on a copy of it."""
+        return Path(os.environ.get("DVC_ROOT") or self.root)
 
     @property
     def validated(self) -> Path:

@@ -1,0 +1,158 @@
+"""An HTTP server on loopback that misbehaves on purpose: each request is answered by the next of its answers."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+
+PAGE = b"<!DOCTYPE html>\n<html><body>This network needs a login.</body></html>"
+
+
+@dataclass
+class Server:
+    """What it serves, how, and what it was asked for: the Range headers, "" for none."""
+
+    content: bytes
+    answers: list[Callable[["Request"], None]]
+    ranges: list[str] = field(default_factory=list)
+    closing: Event = field(default_factory=Event)
+    url: str = ""
+
+
+class Request(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        state = self.state
+        state.ranges.append(self.headers.get("Range", ""))
+        self.close_connection = True
+        with suppress(BrokenPipeError, ConnectionResetError):  # the client may have heard enough
+            state.answers[min(len(state.ranges), len(state.answers)) - 1](self)
+
+    def head(self, status: int, length: int | None, **headers: str) -> None:
+        self.send_response(status)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    @property
+    def start(self) -> int:
+        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+
+    @property
+    def content(self) -> bytes:
+        return self.state.content
+
+    @property
+    def state(self) -> "Server":
+        assert isinstance(self.server, _HttpServer)
+        return self.server.state
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    state: Server
+
+
+@contextmanager
+def serving(content: bytes, *answers: Callable[[Request], None]) -> Iterator[Server]:
+    """A server that answers its first request with the first answer, and so on; the last one counts from then on."""
+    http = _HttpServer(("127.0.0.1", 0), Request)
+    http.state = Server(content, list(answers), url=f"http://127.0.0.1:{http.server_port}")
+    thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield http.state
+    finally:
+        http.state.closing.set()
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+def good(request: Request) -> None:
+    _rest(request, len(request.content))
+
+
+def half(request: Request) -> None:
+    """Announces all, sends half of what was asked for, and hangs up."""
+    _rest(request, (request.start + len(request.content)) // 2)
+
+
+def _rest(request: Request, stop: int) -> None:
+    total, start = len(request.content), request.start
+    if start >= total:
+        return request.head(416, 0)
+    headers = {"Content_Range": f"bytes {start}-{total - 1}/{total}"} if start else {}
+    request.head(206 if start else 200, total - start, **headers)
+    request.wfile.write(request.content[start:stop])
+
+
+def without_ranges(request: Request) -> None:
+    request.head(200, len(request.content))
+    request.wfile.write(request.content)
+
+
+def flipped(request: Request) -> None:
+    """One bit of it is another."""
+    wrong = bytearray(request.content)
+    wrong[len(wrong) // 2] ^= 1
+    request.head(200, len(wrong))
+    request.wfile.write(wrong)
+
+
+def page(request: Request) -> None:
+    request.head(200, len(PAGE), Content_Type="text/html")
+    request.wfile.write(PAGE)
+
+
+def said_to_be_packed(request: Request) -> None:
+    """The file as it is, with a header that would make a client unpack it."""
+    request.head(200, len(request.content), Content_Encoding="gzip")
+    request.wfile.write(request.content)
+
+
+def endless(request: Request) -> None:
+    request.head(200, None)
+    while not request.state.closing.is_set():
+        request.wfile.write(bytes(2**16))
+
+
+def silent(request: Request) -> None:
+    request.state.closing.wait(20)
+
+
+def dripping(request: Request) -> None:
+    """A byte every 10 ms, never long enough apart for a time-out."""
+    request.head(200, len(request.content))
+    for byte in request.content:
+        if request.state.closing.wait(0.01):
+            return
+        request.wfile.write(bytes([byte]))
+
+
+def slow(request: Request) -> None:
+    """The first quarter at once, then nothing until the client is gone."""
+    request.head(200, len(request.content))
+    request.wfile.write(request.content[: len(request.content) // 4])
+    request.wfile.flush()
+    request.state.closing.wait(20)
+
+
+def status(code: int, **headers: str) -> Callable[[Request], None]:
+    return lambda request: request.head(code, 0, **headers)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

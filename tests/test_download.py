@@ -1,0 +1,343 @@
+"""download: whatever the network, the disk or a kill does, data/raw holds whole, right files or what it held before."""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import sources
+from pipeline.catalog import Entry, File
+from pipeline.download import download
+from pipeline.errors import DataError
+from pipeline.paths import Paths
+from tests import data_server as server
+from tests.conftest import Project, yaml
+
+CONTENT = np.random.default_rng(1).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PINNED = File(name="own.npz", sha256=SHA256, size=len(CONTENT))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses, and no settings from outside."""
+    monkeypatch.setattr(sources, "BACKOFF", 0)
+    monkeypatch.setattr(sources, "TIMEOUT", (1, 0.3))
+    for name in ("DATASET_MIRROR", "DVC_ROOT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path)
+
+
+def entry(*where: str, file: File = PINNED, **settings) -> Entry:
+    fields = {
+        "description": "",
+        "image": (28, 28, 1),
+        "classes": ("a", "b"),
+        "format": "npz",
+        "files": {"arrays": file},
+    }
+    return Entry.model_validate(fields | {"sources": where} | settings)
+
+
+def target(paths: Paths, name: str = "own.npz") -> Path:
+    return paths.raw("own") / name
+
+
+def refused(paths: Paths, *where: str, file: File = PINNED) -> str:
+    """The message of a download that fails; nothing is there under the final name."""
+    with pytest.raises(DataError) as caught:
+        download("own", entry(*where, file=file), paths)
+    assert not target(paths).exists()
+    return str(caught.value)
+
+
+def dead_url() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_a_file_is_fetched_recorded_and_then_kept_without_network(paths: Paths, capsys: pytest.CaptureFixture[str]):
+    with server.serving(CONTENT, server.good) as site:
+        download("own", entry(site.url), paths)
+        first = capsys.readouterr().out
+        download("own", entry(site.url), paths)
+    assert target(paths).read_bytes() == CONTENT
+    assert "300,000 bytes from" in first
+    assert "already there" in capsys.readouterr().out
+    assert site.ranges == [""]
+    record = json.loads(paths.manifest("own").read_text())["own.npz"]
+    assert record == {"source": site.url, "bytes": 300_000, "sha256": SHA256, "time": record["time"]}
+    assert record["time"].endswith("+00:00")
+    assert list(paths.raw("own").iterdir()) == [target(paths)]  # the record would change what DVC tracks
+
+
+def test_sources_are_tried_in_order(paths: Paths):
+    with server.serving(CONTENT, server.status(404)) as first, server.serving(CONTENT, server.good) as second:
+        download("own", entry(dead_url(), first.url, second.url), paths)
+    assert json.loads(paths.manifest("own").read_text())["own.npz"]["source"] == second.url
+
+
+def test_the_mirror_is_tried_first_and_relative_to_the_persons_own_project(
+    paths: Paths, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+):
+    home = tmp_path_factory.mktemp("home")
+    (home / "mirror" / "own").mkdir(parents=True)
+    (home / "mirror" / "own" / "own.npz").write_bytes(CONTENT)
+    monkeypatch.setenv("DVC_ROOT", str(home))
+    download("own", entry("nowhere"), paths, mirror="mirror")
+    assert target(paths).read_bytes() == CONTENT
+
+
+def test_offline_every_source_is_named_with_its_reason_and_the_ways_on(paths: Paths):
+    dead = dead_url()
+    message = refused(paths, dead, "http://no-such-host.invalid", "folder_that_is_not", "package:no_such_package/data")
+    assert f"{dead}: Connection refused, 5 times" in message
+    assert "http://no-such-host.invalid: " in message
+    assert "folder_that_is_not: No such file or directory" in message
+    assert "package:no_such_package/data: the package no_such_package is not installed" in message
+    assert "DATASET_MIRROR" in message
+    assert "data.dataset=mnist_5k" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "requests"),
+    [
+        (server.status(403), "403 Forbidden", 1),
+        (server.status(404), "404 Not Found", 1),
+        (server.status(503), "503 Service Unavailable, 5 times", 5),
+        (server.silent, "timed out, 5 times", 5),
+        (server.page, "sends 69 bytes (text/html) instead of 300,000", 1),
+        (server.flipped, "the file has the SHA-256 ", 1),
+        (server.endless, "sends more than 300,000 bytes", 1),
+    ],
+)
+def test_a_source_that_fails_is_named_with_its_reason(paths: Paths, answer, reason: str, requests: int):
+    with server.serving(CONTENT, answer) as site:
+        assert f"{site.url}: {reason}" in refused(paths, site.url)
+    assert len(site.ranges) == requests
+
+
+def test_a_page_instead_of_a_file_of_unknown_size_is_called_a_page(paths: Paths):
+    with server.serving(CONTENT, server.page) as site:
+        assert "an HTML page instead of the file" in refused(paths, site.url, file=File(name="own.npz", sha256=SHA256))
+
+
+def test_a_source_that_only_drips_counts_as_down(paths: Paths, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources, "PATIENCE", 0.2)
+    monkeypatch.setattr(sources, "RETRIES", 1)
+    began = time.monotonic()
+    with server.serving(CONTENT, server.dripping) as site:
+        assert "bytes in 0 s, 2 times" in refused(paths, site.url)
+    assert time.monotonic() - began < 5
+
+
+def test_a_busy_source_is_asked_again(paths: Paths):
+    with server.serving(CONTENT, server.status(503), server.status(429, Retry_After="0"), server.good) as site:
+        download("own", entry(site.url), paths)
+    assert len(site.ranges) == 3
+
+
+def test_pauses_grow_are_jittered_and_bounded(paths: Paths, monkeypatch: pytest.MonkeyPatch):
+    pauses: list[float] = []
+    monkeypatch.setattr(sources, "BACKOFF", 4)
+    monkeypatch.setattr(sources, "PAUSE", 10)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with server.serving(CONTENT, server.status(503)) as site:
+        refused(paths, site.url)
+    assert 8 <= pauses[0] <= 10
+    assert all(pause <= 10 for pause in pauses)
+    pauses.clear()
+    with server.serving(CONTENT, server.status(503, Retry_After="3600")) as site:
+        refused(paths, site.url)
+    assert pauses == [10] * 4
+
+
+def test_a_dropped_connection_is_taken_up_where_it_broke(paths: Paths):
+    with server.serving(CONTENT, server.half, server.half, server.good) as site:
+        download("own", entry(site.url), paths)
+    assert target(paths).read_bytes() == CONTENT
+    assert site.ranges == ["", "bytes=150000-", "bytes=225000-"]
+
+
+def test_a_connection_that_always_drops_is_given_up(paths: Paths):
+    with server.serving(CONTENT, server.half) as site:
+        assert "5 times" in refused(paths, site.url)
+
+
+def test_a_source_without_ranges_starts_again(paths: Paths):
+    with server.serving(CONTENT, server.half, server.without_ranges) as site:
+        download("own", entry(site.url), paths)
+    assert target(paths).read_bytes() == CONTENT
+
+
+def test_without_a_checksum_two_halves_are_not_put_together(paths: Paths, capsys: pytest.CaptureFixture[str]):
+    with server.serving(CONTENT, server.half, server.good) as site:
+        download("own", entry(site.url, file=File(name="own.npz")), paths)
+    assert site.ranges == ["", ""]
+    assert f"to pin it, sha256: {SHA256}" in capsys.readouterr().out
+
+
+def test_a_wrong_unfinished_file_does_no_harm(paths: Paths):
+    unfinished = paths.unfinished_download("own")
+    unfinished.mkdir(parents=True)
+    for planted in (b"x" * 1000, b"x" * 400_000):
+        (unfinished / f"{SHA256[:12]}-own.npz").write_bytes(planted)
+        with server.serving(CONTENT, server.good) as site:
+            download("own", entry(site.url), paths)
+        assert target(paths).read_bytes() == CONTENT
+        target(paths).unlink()
+
+
+def test_the_bytes_are_those_that_were_published(paths: Paths):
+    with server.serving(CONTENT, server.said_to_be_packed) as site:
+        download("own", entry(site.url), paths)
+    assert target(paths).read_bytes() == CONTENT
+
+
+def test_a_wrong_file_under_the_right_name_is_replaced(paths: Paths):
+    target(paths).parent.mkdir(parents=True)
+    target(paths).write_bytes(b"planted")
+    with server.serving(CONTENT, server.good) as site:
+        download("own", entry(site.url), paths)
+    assert target(paths).read_bytes() == CONTENT
+
+
+@pytest.fixture
+def own(project: Project) -> Iterator[tuple[Project, server.Server]]:
+    """A project with a dataset that a slow server has; its download can be killed."""
+    with server.serving(CONTENT, server.slow, server.good) as site:
+        catalog = yaml.load(project.paths.catalog)
+        catalog["own"] = entry(site.url).model_dump(mode="json")
+        yaml.dump(catalog, project.paths.catalog)
+        project.change(data={"dataset": "own"})
+        yield project, site
+
+
+def test_a_killed_download_leaves_no_file_and_is_taken_up_again(own: tuple[Project, server.Server]):
+    project, site = own
+    command = [sys.executable, "-m", "pipeline.download"]
+    process = subprocess.Popen(command, cwd=project.root, env=project.environment())
+    unfinished = project.paths.unfinished_download("own") / f"{SHA256[:12]}-own.npz"
+    server.wait_for(lambda: unfinished.is_file() and unfinished.stat().st_size == 75_000)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not target(project.paths).exists()
+    project.stage("download")
+    assert target(project.paths).read_bytes() == CONTENT
+    assert site.ranges == ["", "bytes=75000-"]
+    assert not unfinished.exists()
+
+
+def test_a_full_disk_is_said_and_nothing_is_left_under_the_name(paths: Paths):
+    """With a limit on the size of files in place of a small disk: the kernel refuses the write in the same way."""
+    program = "\n".join(
+        [
+            "import resource, sys",
+            "from pathlib import Path",
+            "from pipeline.catalog import Entry",
+            "from pipeline.download import download",
+            "from pipeline.errors import DataError",
+            "from pipeline.paths import Paths",
+            "entry = Entry.model_validate_json(sys.argv[1])",
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {resource.RLIM_INFINITY}))",
+            "try:",
+            "    download('own', entry, Paths(Path(sys.argv[2])))",
+            "except DataError as error:",
+            "    print(error)",
+        ]
+    )
+    with server.serving(CONTENT, server.good) as site:
+        argument = entry(site.url, site.url).model_dump_json()
+        command = [sys.executable, "-c", program, argument, str(paths.root)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot be written: File too large; put that right" in done.stdout
+    assert not target(paths).exists()
+    assert len(site.ranges) == 1  # no other source would change that
+
+
+IMAGES = File(name="images.zip")
+
+
+def packed(paths: Paths, folder: Path) -> Path:
+    source = entry(f"folder:{folder}", format="folder", files={"images": IMAGES})
+    download("own", source, paths)
+    return target(paths, "images.zip")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True)
+        (tmp_path / "photos" / name).write_bytes(name.encode())
+    (tmp_path / "photos" / ".hidden").write_bytes(b"")
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_images_is_packed_into_the_same_bytes_every_time(paths: Paths, folder: Path):
+    first = packed(paths, folder).read_bytes()
+    for path in folder.rglob("*.png"):
+        os.utime(path, (0, 0))
+    assert packed(paths, folder).read_bytes() == first
+    assert zipfile.ZipFile(target(paths, "images.zip")).namelist() == ["a/1.png", "b/2.png"]
+
+
+def test_a_link_in_a_folder_of_images_is_refused(paths: Paths, folder: Path):
+    for link, to in {"a/3.png": "/etc/passwd", "c": "a"}.items():
+        (folder / link).symlink_to(to)
+        with pytest.raises(DataError, match=f"{link}: a link"):
+            packed(paths, folder)
+        (folder / link).unlink()
+    assert not target(paths, "images.zip").exists()
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> Iterator[None]:
+    """Root may read anything: for a while we are nobody."""
+    if os.geteuid():
+        yield
+        return
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 65534, -1)
+    parents = {parent: parent.stat().st_mode for parent in tmp_path.parents if parent.stat().st_mode & 0o55 != 0o55}
+    for parent, mode in parents.items():
+        parent.chmod(mode | 0o55)
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+    for parent, mode in parents.items():
+        parent.chmod(mode)
+
+
+@pytest.mark.parametrize("locked", ["a", "b/2.png"])
+def test_a_folder_or_file_without_read_permission_is_named(paths: Paths, folder: Path, unprivileged: None, locked: str):
+    packed(paths, folder)
+    before = target(paths, "images.zip").read_bytes()
+    (folder / locked).chmod(0)
+    with pytest.raises(DataError, match=rf"{locked}: .*[Pp]ermission"):
+        packed(paths, folder)
+    assert target(paths, "images.zip").read_bytes() == before
+    (folder / locked).chmod(0o700)
+
+
+def test_a_folder_that_is_missing_or_empty_is_named(paths: Paths, tmp_path: Path):
+    with pytest.raises(DataError, match="photos: not a folder"):
+        packed(paths, tmp_path / "photos")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match="photos: holds no files"):
+        packed(paths, tmp_path / "photos")
