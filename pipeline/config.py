@@ -5,7 +5,7 @@ Check the file as it stands:  python -m pipeline.config
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
@@ -50,9 +50,7 @@ CheckName = Literal[
     "imbalance",
     "drift",
 ]
-
-
-CHECKS: tuple[CheckName, ...] = typing.get_args(CheckName)
+CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 
 
 class Validate(Spec):
