@@ -372,7 +372,8 @@ def everything(head: str) -> Network:
     poolings = [spec.model_dump(exclude={"window", "stride", "padding"}) for spec in ONE_OF_EACH.values()]
     windows = [{} if pooling["kind"] == "fractional_max" else {"stride": 1} for pooling in poolings]
     blocks = [{"filters": [], "pooling": pooling | window} for pooling, window in zip(poolings, windows, strict=True)]
-    last = {"filters": [3], "convolution": "separable", "pooling": {"kind": "strided"}, "dropout_kind": "spatial"}
+    last = {"filters": [3], "convolution": "separable", "pooling": {"kind": "strided"}}
+    last |= {"dropout": 0.1, "dropout_kind": "spatial"}
     settings = {"blocks": [{"filters": [3], "pooling": {"kind": "none"}}, *blocks, last], "head": {"pooling": head}}
     return Network.model_validate(settings, strict=False)
 
