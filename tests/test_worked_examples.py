@@ -1,6 +1,7 @@
 """The worked examples of the texts that the project starts from: pooling, convolution, and networks by hand."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from ruamel.yaml import YAML
 from models import cnn, layers, pooling
 from models.spec import Network, Pooling
 
-GALLERY = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / "models" / "gallery.yaml")
+ROOT = Path(__file__).parents[1]
+YAML_READER = YAML(typ="safe", pure=True)
+GALLERY = YAML_READER.load(ROOT / "models" / "gallery.yaml")
 COUNTING = np.arange(1.0, 26.0).reshape(5, 5)  # 1 ... 25, row by row
 VERTICAL_EDGE = np.array([[1, 0, -1]] * 3)
 
@@ -173,6 +176,11 @@ LITERAL: dict[str, tuple[Callable[[], list[keras.Layer]], tuple[int, int, int], 
 
 def test_the_gallery_holds_these_networks() -> None:
     assert set(GALLERY) == set(LITERAL)
+
+
+def test_the_commands_of_the_documentation_add_the_networks_of_the_gallery() -> None:
+    commands = re.findall(r"dvc exp run -S '\+models\.(\w+)=(.+)'", (ROOT / "docs" / "networks.md").read_text())
+    assert {name: YAML_READER.load(block.replace(":", ": ")) for name, block in commands} == GALLERY
 
 
 @pytest.mark.parametrize("name", LITERAL)
