@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -94,7 +95,8 @@ def _clear_up(target: Path) -> None:
 
     The kernel gives up a process's locks with the process, so what can be locked belongs to none that lives.
     """
-    for scratch in target.parent.glob(f".{target.name}-*"):
+    own = re.compile(rf"\.{re.escape(target.name)}-[a-z0-9_]{{8}}")  # not that of a target whose name is longer
+    for scratch in filter(lambda path: own.fullmatch(path.name), target.parent.iterdir()):
         try:
             lock = _locked(scratch)
         except OSError:  # in use, or removed meanwhile

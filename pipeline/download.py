@@ -82,13 +82,15 @@ def _fetch_checked(source: str, file: File, part: Path, home: Path) -> None:
 
 
 def _mismatch(file: File, part: Path) -> str | None:
-    found = _sha256(part)
+    size, found = part.stat().st_size, _sha256(part)
+    if file.size not in (None, size):
+        return f"the file has {size:,} bytes instead of {file.size:,}"
     if file.sha256 in (None, found):
         return None
     with part.open("rb") as content:
         if content.read(100).lstrip().lower().startswith(HTML):
             return "sends an HTML page instead of the file"
-    return f"the file has the SHA-256 {found[:12]}… instead of {file.sha256[:12]}…"
+    return f"the file has the SHA-256 {found} instead of {file.sha256}"
 
 
 def _record(manifest: Path, name: str, about: dict[str, Any]) -> None:

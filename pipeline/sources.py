@@ -66,7 +66,7 @@ def fetch(source: str, file: File, part: Path, home: Path) -> None:
 
 def _package_folder(source: str) -> Path:
     package, _, folder = source.partition("/")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
         raise SourceError(f"the package {package} is not installed")
     return Path(spec.origin).parent / folder

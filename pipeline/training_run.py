@@ -59,6 +59,8 @@ def complete(
     tags = {"params.digest": settings, "device": runtime.name}
     with tracking.run(paths, card, name, stage, stopwatch, tags=tags) as run:
         record_settings(run, network, params, card, runtime)
+        if paths.validation.is_dir():  # to look at, not to depend on: another page must not mean another training
+            run.file(paths.validation)
         with stopwatch("fit"):
             fitted = training.fit(
                 network,

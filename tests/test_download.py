@@ -133,6 +133,11 @@ def test_a_source_that_fails_is_named_with_its_reason(paths: Paths, answer, reas
     assert len(site.ranges) == requests
 
 
+def test_a_file_of_another_size_is_refused_also_without_a_checksum(paths: Paths, tmp_path: Path):
+    (tmp_path / "own.npz").write_bytes(CONTENT[:-1])
+    assert "299,999 bytes instead of 300,000" in refused(paths, ".", file=File(name="own.npz", size=300_000))
+
+
 def test_a_page_instead_of_a_file_of_unknown_size_is_called_a_page(paths: Paths):
     with server.serving(CONTENT, server.page) as site:
         assert "an HTML page instead of the file" in refused(paths, site.url, file=File(name="own.npz", sha256=SHA256))

@@ -363,13 +363,23 @@ def test_a_kill_between_the_two_renames_loses_nothing(own: Own):
     """The old folder has been moved away and the new one is not there yet: the next run puts the old one back."""
     own.validate(**QUIET, min_images_per_class=8)
     before = state(own.project)
-    scratch = own.project.root / "data" / ".validated-killed"
+    scratch = own.project.root / "data" / ".validated-killed__"
     scratch.mkdir()
     own.project.paths.validated.rename(scratch / "old")
     with pytest.raises(RuntimeError), atomic.folder(own.project.paths.validated):
         raise RuntimeError
     assert state(own.project) == before
     assert not scratch.exists()
+
+
+def test_what_another_target_left_is_not_taken_for_ones_own(tmp_path: Path):
+    """The names of networks may begin alike."""
+    left = tmp_path / ".model-big-killed__" / "old"
+    left.mkdir(parents=True)
+    with pytest.raises(RuntimeError), atomic.folder(tmp_path / "model"):
+        raise RuntimeError
+    assert left.is_dir()
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_full_disk_is_said_and_the_old_data_stay(own: Own):
