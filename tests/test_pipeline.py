@@ -116,6 +116,7 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
             "layers.json",
             "per_class.json",
             "confusion.json",
+            "validation",
         }
         [output] = run.outputs.model_outputs
         assert client.get_logged_model(output.model_id).name == name
