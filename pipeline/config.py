@@ -63,7 +63,7 @@ class Validate(Spec):
     min_pixel_deviation: Annotated[float, Field(ge=0, le=127.5)]
     max_drift: NonNegative
     min_distance: Annotated[float, Field(ge=0, le=1)]
-    min_label_margin: Annotated[float, Field(ge=-2, le=1)]
+    min_label_margin: Annotated[float, Field(le=1)]
     warnings: tuple[CheckName, ...]
 
 

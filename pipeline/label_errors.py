@@ -13,14 +13,16 @@ UNITS = 1024
 FITTED = 2**14  # images of a half that are learned from: more would cost time and help little
 HALVES = 2
 BIAS = 0.3  # its standard deviation; the inputs have length 1 and the weights the variance 1
-RIDGE = 1e-4  # share of the mean square of a unit
+TRUSTED = 0.5  # share of the labels that the classifier has to agree with
+RIDGE = 3e-3  # share of the mean square of a unit
 CHUNK = 4096
 
 
 def margins(spectrum: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """What speaks for the given label minus what speaks for the best other one, and that other one.
 
-    About 1: surely right; about -1: surely wrong. NaN where a label is none of 0 to classes - 1.
+    About 1: surely right; about -1: surely wrong. NaN where a label is none of 0 to classes - 1, and everywhere if the
+    classifier agrees with less than half of the labels: then it is the one that is wrong.
 
     Args:
         spectrum: frequencies of the images, (n, channels, k).
@@ -35,28 +37,32 @@ def margins(spectrum: np.ndarray, labels: np.ndarray, classes: int, seed: int) -
     known = (labels >= 0) & (labels < classes)
     chunks = [slice(start, start + CHUNK) for start in range(0, len(labels), CHUNK)]
 
-    def units(chunk: slice, half: int) -> np.ndarray:
-        vectors = similarity.without_brightness(spectrum[chunk][half::HALVES])
+    # At random: the order of the images may go with their labels.
+    half = draws.integers(0, HALVES, len(labels))
+    learned = known & (draws.random(len(labels)) < HALVES * FITTED / max(len(labels), 1))
+
+    def units(chunk: slice, chosen: np.ndarray) -> np.ndarray:
+        vectors = similarity.without_brightness(spectrum[chunk][chosen[chunk]])
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
         return np.maximum(vectors @ weights + bias, 0)
 
     scores = np.empty((len(labels), classes), np.float32)
-    fits = [_Fit(classes) for _ in range(HALVES)]
-    every = -(-len(labels) // (HALVES * FITTED))
-    for half, fit in enumerate(fits):
+    for number in range(HALVES):
+        fit, asked = _Fit(classes), half == number
+        fitted = learned & ~asked
         for chunk in chunks:
-            good = known[chunk][half::HALVES][::every]
-            fit.add(units(chunk, half)[::every][good], labels[chunk][half::HALVES][::every][good])
-    for half, fit in enumerate(reversed(fits)):
+            fit.add(units(chunk, fitted), labels[chunk][fitted[chunk]])
         solution = fit.solution()
         for chunk in chunks:
-            scores[chunk][half::HALVES] = units(chunk, half) @ solution
+            scores[chunk][asked[chunk]] = units(chunk, asked) @ solution
     rows = np.flatnonzero(known)
     result = np.full(len(labels), np.nan, np.float32)
     result[rows] = scores[rows, labels[rows]]
     scores[rows, labels[rows]] = -np.inf
     best = scores.argmax(axis=1)
     result[rows] -= scores[rows, best[rows]]
+    if len(rows) and np.mean(result[rows] > 0) < TRUSTED:
+        result[:] = np.nan
     return result, best
 
 

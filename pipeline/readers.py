@@ -254,8 +254,10 @@ def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
     height, width, channels = entry.image
     mode, lossless = MODES[channels]
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            warnings.simplefilter("error")  # Pillow only warns of damaged metadata and of large images
+        with (
+            warnings.catch_warnings(action="error"),  # Pillow only warns of damaged metadata and of large images
+            Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image,
+        ):
             if image.mode not in lossless or "transparency" in image.info:
                 kind = MODE_NAMES.get(image.mode, f"the mode {image.mode}")
                 needed = "grey" if channels == 1 else "colour without transparency"
