@@ -24,8 +24,8 @@ ui: setup  ## open the MLflow UI on 127.0.0.1:5000 (PORT=... for another)
 	mlflow ui --backend-store-uri $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db) --host 127.0.0.1 \
 	  --port $(or $(PORT),5000) --workers 1
 
-test: setup $(DEVELOPMENT)  ## run the tests
-	pytest
+test: setup $(DEVELOPMENT)  ## run the tests (ARGS=... for pytest)
+	pytest $(ARGS)
 
 check: setup $(DEVELOPMENT)  ## run ruff and pyright
 	ruff check

@@ -17,7 +17,7 @@ def build(network: Network, image: tuple[int, int, int], classes: int, precision
     given to each layer rather than set globally, so that nothing which resets Keras's global state can change it.
     """
     model = keras.Sequential([keras.Input(image, name="image")], name="network")
-    for layer in layers.plan(network, classes):
+    for layer in layers.plan(network, image, classes):
         model.add(_keras_layer(layer, POLICIES[precision]))
     return model
 
@@ -29,30 +29,40 @@ def _keras_layer(layer: layers.Layer, dtype: str) -> keras.Layer:
 
 @_keras_layer.register
 def _(layer: layers.Convolution, dtype: str) -> keras.Layer:
-    return keras.layers.Conv2D(
-        layer.filters,
-        layer.kernel_size,
-        padding=layer.padding,
-        activation=layer.activation,
-        kernel_initializer=layer.kernel_initializer,
-        name=layer.name,
-        dtype=dtype,
+    common = {
+        "filters": layer.filters,
+        "kernel_size": layer.kernel_size,
+        "strides": layer.stride,
+        "padding": layer.padding,
+        "activation": layer.activation,
+        "name": layer.name,
+        "dtype": dtype,
+    }
+    if not layer.separable:
+        return keras.layers.Conv2D(kernel_initializer=layer.kernel_initializer, **common)
+    return keras.layers.SeparableConv2D(
+        depthwise_initializer=layer.kernel_initializer, pointwise_initializer=layer.kernel_initializer, **common
     )
 
 
 @_keras_layer.register
-def _(layer: layers.Pool, dtype: str) -> keras.Layer:
+def _(layer: layers.Pool | layers.FractionalPool, dtype: str) -> keras.Layer:
     return pooling.layer(layer.pooling, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
 def _(layer: layers.GlobalPool, dtype: str) -> keras.Layer:
-    return pooling.GLOBAL_KINDS[layer.kind](name=layer.name, dtype=dtype)
+    return pooling.global_layer(layer.kind, layer.power, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
 def _(layer: layers.Dropout, dtype: str) -> keras.Layer:
     return keras.layers.Dropout(layer.rate, name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: layers.SpatialDropout, dtype: str) -> keras.Layer:
+    return keras.layers.SpatialDropout2D(layer.rate, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register

@@ -1,20 +1,325 @@
-"""Kind of pooling -> Keras layer: one table for the windows of a block, one for the head."""
+"""Kinds of pooling -> Keras layers: one table for a block, one for the head, and the kinds that Keras lacks.
+
+All of them take (batch, height, width, channels), of known height and width, and pool every channel by itself. The
+layers of this file are registered under the package `convpipe`: a saved network loads wherever this module is imported.
+They compute in float32 where sums or powers in bfloat16 would lose digits.
+"""
+
+from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
-from models.spec import Pooling
+from models.layers import fractional_size, output_size
+from models.spec import POOLING_KEYS, Padding, Pooling
 
-KINDS = {
+EPSILON = 1e-6  # the least activation that GeM pooling sees: the logarithm of 0 has no gradient
+
+register = keras.saving.register_keras_serializable(package="convpipe")
+
+
+class Windowed(keras.layers.Layer):
+    """Pooling by square windows of one size."""
+
+    def __init__(
+        self, pool_size: int = 2, strides: int | None = None, padding: Padding = "valid", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pool_size = pool_size
+        self.strides = strides or pool_size
+        self.padding: Padding = padding
+
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        batch, height, width, channels = input_shape
+        sizes = (output_size(size, self.pool_size, self.strides, self.padding) for size in (height, width))
+        return batch, *_some_left(*sizes), channels
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
+        return super().get_config() | own
+
+
+class ValuesOfWindows(Windowed):
+    """Pooling of all values of a window at once; a subclass says what it makes of them."""
+
+    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
+        """(batch, height, width, channels, window²) -> (batch, height, width, channels).
+
+        Padding is 0 in `windows`; `counts`, of shape (height, width, 1), says how many of the values are no padding.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        values = self.prepared(_wide(inputs))
+        _, height, width, _ = values.shape
+        rows, columns = self._places(height), self._places(width)
+        values = ops.pad(values, ((0, 0), rows.padding, columns.padding, (0, 0)))
+        offsets = range(self.pool_size)
+        windows = ops.stack([values[:, rows.of(i), columns.of(j)] for i in offsets for j in offsets], axis=-1)
+        counts = np.outer(rows.counts, columns.counts)[..., np.newaxis]
+        return ops.cast(self.pool(windows, counts, training), self.compute_dtype)
+
+    def prepared(self, values: Any) -> Any:
+        """The feature maps before padding: without negative values, say."""
+        return values
+
+    def _places(self, size: int) -> "_Places":
+        return _Places(size, self.pool_size, self.strides, self.padding)
+
+
+class _Places:
+    """Where the windows lie along one axis."""
+
+    def __init__(self, size: int, window: int, stride: int, padding: Padding) -> None:
+        number = output_size(size, window, stride, padding)
+        missing = max((number - 1) * stride + window - size, 0)  # the odd one goes to the end, as in Keras
+        self.padding = (missing // 2, missing - missing // 2)
+        self._stride, self._span = stride, (number - 1) * stride + 1
+        inside = np.arange(number)[:, np.newaxis] * stride + np.arange(window) - self.padding[0]
+        self.counts = ((inside >= 0) & (inside < size)).sum(axis=1)
+
+    def of(self, offset: int) -> slice:
+        """The value at this offset of every window."""
+        return slice(offset, offset + self._span, self._stride)
+
+
+@register
+class LpPooling2D(ValuesOfWindows):
+    """Power mean of a window: (mean |x|^p)^(1/p). p = 1 is the mean of |x|, p = 2 the root mean square; a large p
+    comes close to the maximum of |x|.
+
+    Sermanet, Chintala, LeCun: Convolutional neural networks applied to house numbers digit classification,
+    arXiv 1204.3968, here with equal weights. Their mean over the window, not a sum, keeps the scale whatever its size.
+    """
+
+    def __init__(self, p: float = 2.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.p = p
+
+    def prepared(self, values: Any) -> Any:
+        return ops.abs(values)
+
+    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
+        return _power_mean(windows, self.p, (-1,), counts)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"p": self.p}
+
+
+@register
+class GeMPooling2D(ValuesOfWindows):
+    """Generalised mean of a window: (mean max(x, 1e-6)^p)^(1/p), with one p that is learned; below 1 it acts as 1.
+
+    For activations of at least 0. Radenović, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation,
+    arXiv 1711.02512, there of whole feature maps.
+
+    Args:
+        p: where learning begins.
+    """
+
+    def __init__(self, p: float = 3.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial_p = p
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        self.p = _learned_power(self)
+
+    def prepared(self, values: Any) -> Any:
+        return ops.maximum(values, EPSILON)
+
+    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
+        return _power_mean(windows, ops.maximum(self.p, 1.0), (-1,), counts)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"p": self.initial_p}
+
+
+@register
+class GlobalGeMPooling2D(keras.layers.Layer):
+    """GeM pooling of whole feature maps: (batch, height, width, channels) -> (batch, channels). See GeMPooling2D."""
+
+    def __init__(self, p: float = 3.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial_p = p
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        self.p = _learned_power(self)
+
+    def call(self, inputs: Any) -> Any:
+        values = ops.maximum(_wide(inputs), EPSILON)
+        _, height, width, _ = values.shape
+        pooled = _power_mean(values, ops.maximum(self.p, 1.0), (1, 2), height * width)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape[0], input_shape[-1]
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"p": self.initial_p}
+
+
+@register
+class StochasticPooling2D(ValuesOfWindows):
+    """One activation of a window, drawn with probability x / sum(x); at inference their expectation, sum(x²) / sum(x).
+
+    For activations of at least 0; negative ones count as 0, and a window without positive ones gives 0. Zeiler, Fergus:
+    Stochastic pooling for regularization of deep convolutional neural networks, arXiv 1301.3557.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def prepared(self, values: Any) -> Any:
+        return ops.relu(values)
+
+    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
+        if not training:
+            total = ops.sum(windows, axis=-1)
+            return ops.sum(windows**2, axis=-1) / ops.where(total > 0, total, 1)
+        upper = ops.cumsum(windows, axis=-1)
+        lower = ops.concatenate([ops.zeros_like(upper[..., :1]), upper[..., :-1]], axis=-1)
+        total = upper[..., -1:]
+        drawn = total * keras.random.uniform(ops.shape(total), dtype=total.dtype, seed=self.seed_generator)
+        chosen = ops.logical_and(lower <= drawn, drawn < upper)
+        return ops.sum(ops.where(chosen, windows, 0), axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"seed": self.seed}
+
+
+@register
+class FractionalMaxPooling2D(keras.layers.Layer):
+    """Maximum of disjoint regions that divide height and width by `ratio`, which need not be whole.
+
+    With n = floor(size / ratio) regions along an axis, region i begins at floor((i * size + r) / n): its length is
+    size / n, rounded down or up. r is drawn from 0 ... n - 1 for every batch in training, and is floor(n / 2) at
+    inference. Graham: Fractional max-pooling, arXiv 1412.6071 (pseudorandom, disjoint regions).
+    """
+
+    def __init__(self, ratio: float = 2**0.5, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ratio = ratio
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self._pooled(self._pooled(inputs, 1, training), 2, training)
+
+    def _pooled(self, values: Any, axis: int, training: bool) -> Any:
+        size = values.shape[axis]
+        number = fractional_size(size, self.ratio)
+        offset: Any = number // 2
+        if training:
+            offset = keras.random.randint((), 0, number, dtype="int32", seed=self.seed_generator)
+        bounds = (ops.arange(number + 1, dtype="int32") * size + offset) // number
+        longest = -(-size // number)
+        # A shorter region names its last value twice, which leaves the maximum as it is.
+        inside = bounds[:-1, None] + ops.arange(longest, dtype="int32")
+        places = ops.minimum(inside, bounds[1:, None] - 1)
+        return ops.max(ops.take(values, places, axis=axis), axis=axis + 1)
+
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        batch, height, width, channels = input_shape
+        sizes = (fractional_size(size, self.ratio) for size in (height, width))
+        return batch, *_some_left(*sizes), channels
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"ratio": self.ratio, "seed": self.seed}
+
+
+@register
+class MaxBlurPooling2D(Windowed):
+    """Anti-aliased max pooling: the maximum of every window, one pixel apart, then a [1, 2, 1] / 4 filter along height
+    and width, of which every `strides`-th position is kept. Borders are reflected.
+
+    Zhang: Making convolutional networks shift-invariant again, arXiv 1904.11486.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        values = ops.max_pool(inputs, self.pool_size, strides=1, padding=self.padding)
+        return ops.cast(self._blurred(self._blurred(_wide(values), 1), 2), self.compute_dtype)
+
+    def _blurred(self, values: Any, axis: int) -> Any:
+        def part(start: int, stop: int, step: int = 1) -> Any:
+            return values[(slice(None),) * axis + (slice(start, stop, step),)]
+
+        size = values.shape[axis]
+        neighbour = min(1, size - 1)
+        values = ops.concatenate(
+            [part(neighbour, neighbour + 1), values, part(size - 1 - neighbour, size - neighbour)], axis=axis
+        )
+        left, centre, right = (part(offset, size + offset, self.strides) for offset in range(3))
+        return (left + 2 * centre + right) / 4
+
+
+# `strided` is a convolution (models.layers), and `none` no layer at all.
+KINDS: dict[str, type[keras.layers.Layer]] = {
     "max": keras.layers.MaxPooling2D,
     "average": keras.layers.AveragePooling2D,
+    "lp": LpPooling2D,
+    "stochastic": StochasticPooling2D,
+    "fractional_max": FractionalMaxPooling2D,
+    "gem": GeMPooling2D,
+    "blur": MaxBlurPooling2D,
 }
 
-GLOBAL_KINDS = {
+# Key of a specification -> the layer's argument, and where the specification has its value, defaults included.
+ARGUMENTS = {
+    "window": ("pool_size", "window"),
+    "stride": ("strides", "step"),
+    "padding": ("padding", "padding"),
+    "p": ("p", "power"),
+    "ratio": ("ratio", "reduction"),
+}
+
+GLOBAL_KINDS: dict[str, type[keras.layers.Layer]] = {
     "global_average": keras.layers.GlobalAveragePooling2D,
     "global_max": keras.layers.GlobalMaxPooling2D,
+    "gem": GlobalGeMPooling2D,
 }
 
 
-def layer(pooling: Pooling, **kwargs) -> keras.Layer:
+def layer(pooling: Pooling, **kwargs: Any) -> keras.Layer:
     """The layer for one specification; `kwargs` are Keras's own: name, dtype."""
-    return KINDS[pooling.kind](pool_size=pooling.window, strides=pooling.step, padding=pooling.padding, **kwargs)
+    for key in POOLING_KEYS[pooling.kind]:
+        argument, attribute = ARGUMENTS[key]
+        kwargs[argument] = getattr(pooling, attribute)
+    return KINDS[pooling.kind](**kwargs)
+
+
+def global_layer(kind: str, power: float, **kwargs: Any) -> keras.Layer:
+    """The layer of a head that turns feature maps into a vector; `power` is where GeM's p begins."""
+    return GLOBAL_KINDS[kind](**kwargs, **({"p": power} if kind == "gem" else {}))
+
+
+def _some_left(height: int, width: int) -> tuple[int, int]:
+    if min(height, width) < 1:
+        raise ValueError(f"the output size would be {height}x{width}: pooling leaves nothing of its input")
+    return height, width
+
+
+def _wide(values: Any) -> Any:
+    """float32 at least."""
+    return ops.cast(values, keras.backend.result_type(values.dtype, "float32"))
+
+
+def _learned_power(layer: Any) -> Any:
+    return layer.add_weight(
+        name="p", shape=(), initializer=keras.initializers.Constant(layer.initial_p), autocast=False
+    )
+
+
+def _power_mean(values: Any, p: Any, axis: tuple[int, ...], count: Any) -> Any:
+    """(sum(values^p) / count)^(1/p) over some axes, of values of at least 0.
+
+    Dividing by the largest value first changes nothing but the rounding: no power overflows, and where all values are 0
+    the gradient is 0; that of the root alone is infinite there, and most of a digit's image is 0.
+    """
+    largest = ops.stop_gradient(ops.max(values, axis=axis, keepdims=True))
+    shares = values / ops.where(largest > 0, largest, 1)
+    mean = ops.sum(ops.power(shares, p), axis=axis) / ops.cast(count, values.dtype)
+    root = ops.power(ops.maximum(mean, np.finfo("float32").tiny), 1 / p)
+    return ops.squeeze(largest, axis=axis) * root

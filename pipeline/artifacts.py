@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+import models.pooling  # noqa: F401  a network with layers of its own loads where these are known
 from pipeline import atomic
 from pipeline.errors import DataError
 

@@ -3,13 +3,11 @@
 Check the file as it stands:  python -m pipeline.config
 """
 
-import difflib
 import json
-import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -17,6 +15,7 @@ from models import layers
 from models.spec import Count, Network, Spec
 from pipeline import space
 from pipeline.catalog import Catalog, Entry
+from pipeline.complaints import described, listing, validated
 from pipeline.errors import ConfigError
 from pipeline.paths import Paths
 
@@ -25,8 +24,6 @@ TUNED = "tuned"  # the name of the search's winner, which no network of params.y
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-T = TypeVar("T")
-Key = tuple[Any, ...]  # where in a file: names of keys, and numbers of items
 
 
 class Data(Spec):
@@ -53,9 +50,7 @@ CheckName = Literal[
     "imbalance",
     "drift",
 ]
-
-
-CHECKS: tuple[CheckName, ...] = typing.get_args(CheckName)
+CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 
 
 class Validate(Spec):
@@ -140,7 +135,7 @@ class Params(Spec):
             ConfigError: there is none.
         """
         if name not in self.models:
-            raise ConfigError(f"params.yaml: models.{name}: there is no such network{_listing(name, self.models)}")
+            raise ConfigError(f"params.yaml: models.{name}: there is no such network{listing(name, self.models)}")
         return self.models[name]
 
     @property
@@ -162,10 +157,10 @@ def load(paths: Paths) -> Params:
     """
     raw = _read(paths.params)
     complete = _with_fit_defaults(raw)
-    params = _validated(Params, complete, raw, paths.params.name)
+    params = validated(Params, complete, raw, paths.params.name)
     datasets = load_catalog(paths)
     if params.data.dataset not in datasets:
-        found = f"found {json.dumps(params.data.dataset)}{_listing(params.data.dataset, datasets)}"
+        found = f"found {json.dumps(params.data.dataset)}{listing(params.data.dataset, datasets)}"
         raise ConfigError(f"params.yaml: data.dataset: {found}")
     complaints = [*_names(params), *_shapes(params, datasets[params.data.dataset])]
     complaints = complaints or _space(params, datasets[params.data.dataset])
@@ -181,7 +176,7 @@ def load_catalog(paths: Paths) -> Catalog:
         ConfigError: with one line for everything that is wrong.
     """
     raw = _read(paths.catalog)
-    return _validated(Catalog, raw, raw, "data/catalog.yaml")
+    return validated(Catalog, raw, raw, "data/catalog.yaml")
 
 
 def model_from(block: dict[str, Any]) -> Model:
@@ -231,100 +226,12 @@ def _merged(default: Any, override: Any) -> Any:
     return default | {key: _merged(default.get(key), value) for key, value in override.items()}
 
 
-def _validated(kind: type[T], value: Any, written: Any, file: str) -> T:
-    """`value` as `kind`; complaints are about what is `written` in the file."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{file}: holds what is neither text, number, true, false, null, list nor map: {error}"
-        ) from None
-    try:
-        return TypeAdapter(kind).validate_json(text)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{file}: {line}" for line in _complaints(error, kind, value, written))) from None
-
-
-def _complaints(error: ValidationError, kind: Any, value: Any, written: Any) -> list[str]:
-    """One line per key. A union complains once for each of its members: their lines are joined."""
-    lines: dict[str, list[str]] = {}
-    for problem in error.errors():
-        path = _path_in(problem["loc"], value)
-        if path[:1] == ("models",) and path[2:3] == ("fit",) and not _contains(written, path):
-            continue  # the network took this from `fit`, where it is reported
-        lines.setdefault(".".join(map(str, path)), []).append(_complaint(problem, kind, path))
-    return [": ".join(filter(None, (key, _joined(found)))) for key, found in lines.items()]
-
-
-def _joined(complaints: list[str]) -> str:
-    first, *others = dict.fromkeys(complaints)
-    return " or ".join([first, *(other.partition("; allowed: ")[2] or other for other in others)])
-
-
-def _path_in(location: Key, value: Any) -> Key:
-    """Where in the file a complaint belongs: pydantic's location without the names of a union's members."""
-    path: list[Any] = []
-    for index, part in enumerate(location):
-        known = (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int))
-        if known:
-            value = value[part]
-            path.append(part)
-        elif index == len(location) - 1 and isinstance(value, dict) and part != "[key]":
-            path.append(part)  # a key that is missing
-    return tuple(path)
-
-
-def _contains(value: Any, path: Key) -> bool:
-    for part in path:
-        if not isinstance(value, dict | list) or (isinstance(value, dict) and part not in value):
-            return False
-        value = value[part]
-    return True
-
-
-def _complaint(problem: Any, kind: Any, path: Key) -> str:
-    if problem["type"] == "missing":
-        return "is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key{_listing(str(path[-1]), _keys(kind, path[:-1]))}"
-    message = problem["msg"]
-    for words in ("Value error, ", "String ", "Input ", "should ", "be "):
-        message = message.removeprefix(words)
-    found = json.dumps(problem["input"])
-    shown = found if len(found) <= 60 else f"{found[:57]}..."
-    return f"found {shown}; allowed: {message}" if problem["type"] != "value_error" else f"{message}: {shown}"
-
-
-def _keys(kind: Any, path: Key) -> list[str]:
-    """The keys that are allowed at a path, from the types themselves."""
-    for part in path:
-        kind = _below(kind, part)
-    for candidate in [kind, *typing.get_args(kind)]:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return [field.alias or name for name, field in candidate.model_fields.items()]
-    return []
-
-
-def _below(kind: Any, part: int | str) -> Any:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return next((f.annotation for n, f in kind.model_fields.items() if part in (n, f.alias)), None)
-    arguments = typing.get_args(kind)
-    return arguments[-1] if typing.get_origin(kind) is dict else arguments[0] if arguments else None
-
-
-def _listing(word: str, allowed: typing.Iterable[str]) -> str:
-    names = list(allowed)
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{hint}; allowed: {', '.join(names)}" if names else hint
-
-
 def _names(params: Params) -> list[str]:
     complaints = []
     if TUNED in params.models:
         complaints.append(f"models.{TUNED}: the name is taken by the search's winner; allowed: any other name")
     if params.tune.base not in params.models:
-        found = f"found {json.dumps(params.tune.base)}{_listing(params.tune.base, params.models)}"
+        found = f"found {json.dumps(params.tune.base)}{listing(params.tune.base, params.models)}"
         complaints.append(f"tune.base: {found}")
     return complaints
 
@@ -344,7 +251,7 @@ def _space(params: Params, entry: Entry) -> list[str]:
         try:
             layers.trace(model_from(block), entry.image, len(entry.classes))
         except ValidationError as error:
-            return _joined([_complaint(problem, Model, ()) for problem in error.errors()])
+            return described(error, Model)
         except layers.ShapeError as error:
             return str(error)
         return None

@@ -5,19 +5,16 @@ learning curves as data of plots) and results/report.md, and adds the test figur
 """
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from pipeline import atomic, config, stage
+from pipeline import config, stage
 from pipeline.config import TUNED
 from pipeline.errors import DataError
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
+    from pipeline.comparison import About
     from pipeline.metrics import Evaluation
-
-About = dict[str, Any]  # what the training of a network wrote down about itself: its run.json
 
 
 def evaluate(paths: Paths) -> None:
@@ -29,7 +26,7 @@ def evaluate(paths: Paths) -> None:
         from pipeline import runtime
 
         used = runtime.start(params.runtime)
-        from pipeline import artifacts, dataset, metrics, tracking
+        from pipeline import artifacts, comparison, dataset, metrics, tracking
     with stopwatch("data"):
         card, test = dataset.load_card(paths), dataset.load(paths, "test")
         _require_data(card.digest, trained, paths)
@@ -51,13 +48,13 @@ def evaluate(paths: Paths) -> None:
             name: found[name].figures | _of_training(about) | {"run_id": about["run_id"]}
             for name, about in trained.items()
         }
-        table = results_table(figures, trained, card.dataset, card.images)
-        _write(paths, found, figures, table)
+        table = comparison.results_table(figures, trained, card)
+        comparison.write(paths, found, figures, table)
     print(table)
     stopwatch.report("evaluate")
 
 
-def trained_run(name: str, paths: Paths) -> About:
+def trained_run(name: str, paths: Paths) -> "About":
     """What the training of a network wrote down about itself.
 
     Raises:
@@ -71,65 +68,15 @@ def trained_run(name: str, paths: Paths) -> About:
         raise DataError(f"{path}: not found; train it first: dvc repro {stage_name}") from None
 
 
-def _require_data(digest: str, trained: dict[str, About], paths: Paths) -> None:
+def _require_data(digest: str, trained: dict[str, "About"], paths: Paths) -> None:
     for name, about in trained.items():
         if about["data"] != digest:
             raise DataError(f"{paths.training(name)}: trained on other data than data/validated holds; run dvc repro")
 
 
-def _of_training(about: About) -> dict[str, float]:
+def _of_training(about: "About") -> dict[str, float]:
     validation = {f"validation_{figure}": value for figure, value in about["validation"].items()}
     return validation | about["parameters"]
-
-
-def _write(paths: Paths, found: dict[str, "Evaluation"], figures: dict[str, dict[str, Any]], table: str) -> None:
-    with atomic.folder(paths.evaluation) as folder:
-        (folder / "confusion").mkdir()
-        for name, evaluation in found.items():
-            evaluation.answers.to_csv(folder / "confusion" / f"{name}.csv", index=False)
-        classes = {name: evaluation.per_class for name, evaluation in found.items()}
-        pd.concat(classes, names=["model"]).droplevel(1).to_csv(folder / "per_class.csv")
-        learning_curves(list(found), paths).to_csv(folder / "learning_curves.csv", index=False)
-    atomic.write_text(paths.metrics, json.dumps(figures, indent=2) + "\n")
-    atomic.write_text(paths.report, table)
-
-
-def learning_curves(names: list[str], paths: Paths) -> pd.DataFrame:
-    """The epochs of all networks: model, split (training or validation), epoch, loss, accuracy."""
-    curves = []
-    for name in names:
-        history = pd.read_csv(paths.training(name) / "history.csv")
-        for split, prefix in {"training": "", "validation": "val_"}.items():
-            part = history[["epoch", f"{prefix}loss", f"{prefix}accuracy"]].set_axis(
-                ["epoch", "loss", "accuracy"], axis=1
-            )
-            part.insert(0, "model", name)
-            part.insert(1, "split", split)
-            curves.append(part)
-    return pd.concat(curves, ignore_index=True)
-
-
-def results_table(
-    figures: dict[str, dict[str, Any]], trained: dict[str, About], data: str, images: dict[str, int]
-) -> str:
-    """The comparison as Markdown: one row per network, and under it the data, the seed and the hardware."""
-    rows = [
-        f"| {name} | {row['parameters']:,} | {row['validation_accuracy']:.2%} | {row['accuracy']:.2%} "
-        f"| {row['loss']:.4f} | {row['f1']:.4f} |"
-        for name, row in figures.items()
-    ]
-    used = next(iter(trained.values()))
-    counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
-    return "\n".join(
-        [
-            "| network | parameters | validation accuracy | test accuracy | test loss | test F1 (macro) |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"{data} ({counts} images); one seed; {used['name']}, {used['precision']}.",
-            "",
-        ]
-    )
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def measure(published: dict[str, Images]) -> tuple[pd.DataFrame, np.ndarray]:
     """One row per image, split by split as published, and the low frequencies of the images, float16 (n, c, k).
 
     `published` and `index` say where an image is; minimum to deviation are over its pixels, of 255; `ink` is the share
-    of pixels above 127; `content` is the same for images with the same pixels.
+    of pixels above 127; `sha256` is that of the pixels.
     """
     tables, spectra = [], []
     for name, split in published.items():
@@ -53,7 +53,6 @@ def _figures(images: np.ndarray) -> dict[str, np.ndarray]:
     away = pixels.astype(np.float32)
     mean = away.mean(axis=1)
     away -= mean[:, np.newaxis]
-    digests = b"".join(hashlib.sha256(image.data).digest()[:8] for image in pixels)
     return {
         "minimum": minimum,
         "maximum": maximum,
@@ -61,8 +60,7 @@ def _figures(images: np.ndarray) -> dict[str, np.ndarray]:
         "mean": mean,
         "deviation": np.sqrt(np.einsum("ij,ij->i", away, away) / pixels.shape[1]),
         "ink": (np.count_nonzero(pixels > 127, axis=1) / pixels.shape[1]).astype(np.float32),
-        # 64 bits: among a million images two different ones share them with a probability of 3 in 100 million
-        "content": np.frombuffer(digests, np.int64),
+        "sha256": np.array([hashlib.sha256(image.data).hexdigest() for image in pixels], object),
     }
 
 
@@ -82,7 +80,7 @@ def compare(
     margin, best = label_errors.margins(spectrum, label, classes, seed)
     return rows.assign(
         copy_of=np.where(copied, first, NONE).astype(np.int32),
-        copied_within_split=rows.duplicated(["content", "split"]).to_numpy(),
+        copied_within_split=rows.duplicated(["sha256", "split"]).to_numpy(),
         copied_across_splits=copied & (split != split[first]),
         copied_with_other_label=copied & (label != label[first]),
         near_to=near_to,
@@ -94,7 +92,7 @@ def compare(
 
 def _first_copy(rows: pd.DataFrame) -> np.ndarray:
     numbers = pd.Series(np.arange(len(rows)), index=rows.index)
-    return numbers.groupby(rows["content"].to_numpy(), sort=False).transform("min").to_numpy()
+    return numbers.groupby(rows["sha256"].to_numpy(), sort=False).transform("min").to_numpy()
 
 
 def _nearest_earlier(
@@ -119,13 +117,13 @@ def _nearest_earlier(
 
 def _close_pairs(rows: pd.DataFrame, spectrum: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of images that look alike in the coarse frequencies, each once, without exact copies."""
-    content = rows["content"].to_numpy()
+    digest = rows["sha256"].to_numpy(object)
     pairs = [np.empty(0, np.int64)]
     for one, other in similarity.candidates(similarity.hashes(spectrum)):
         for start in range(0, len(one), CHUNK):
             left, right = one[start : start + CHUNK], other[start : start + CHUNK]
             close = similarity.distances(spectrum[left], spectrum[right]) < PREFILTER * near
-            close &= content[left] != content[right]
+            close &= digest[left] != digest[right]
             pairs.append(left[close].astype(np.int64) * len(rows) + right[close])
     earlier, later = np.divmod(np.unique(np.concatenate(pairs)), max(len(rows), 1))
     return earlier, later

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 CODE = ("models", "pipeline")
+SOURCES = (*CODE, "data/catalog.yaml", "dvc.yaml", "params.yaml")  # what a result follows from
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -32,11 +33,11 @@ def requirements() -> list[str]:
 
 
 def commit(root: Path) -> dict[str, str]:
-    """The Git commit that is checked out, and whether the files differ from it; empty outside of a repository."""
+    """The Git commit that is checked out, and whether code or parameters differ from it; empty outside of Git."""
     head = _git(root, "rev-parse", "HEAD")
     if head is None:
         return {}
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(root, "status", "--porcelain", "--", *SOURCES)
     return {"commit": head, "changed": "yes" if changed else "no"}
 
 

@@ -54,7 +54,7 @@ def images(bounds: Validate, image: tuple[int, int, int], classes: int) -> pa.Da
                 ),
             ),
             "ink": pa.Column("float32", pa.Check.in_range(0, 1)),
-            "content": pa.Column("int64"),
+            "sha256": pa.Column(str, pa.Check.str_length(64, 64)),
             "copy_of": pa.Column("int32"),
             "copied_within_split": pa.Column(
                 bool, never(False, error=_("duplicate_within_split", "the same image is in the split already"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import pandas as pd
 from keras_tuner import oracles
 from keras_tuner.engine.base_tuner import BaseTuner
 
@@ -111,11 +112,21 @@ def search(tune: Tune, dimensions: list[Dimension], seed: int, folder: Path, run
         Every trial, in the order in which they were begun.
     """
     if tune.tuner == "grid":
-        shutil.rmtree(folder, ignore_errors=True)  # the grid cannot be taken up again (keras-tuner issue 1055)
-    folder.mkdir(parents=True, exist_ok=True)
-    tuner = _Search(_oracle(tune, dimensions, seed), dimensions, tune, run, folder)
+        _forget(folder)  # the grid cannot be taken up again (keras-tuner issue 1055)
+    try:
+        tuner = _Search(_oracle(tune, dimensions, seed), dimensions, tune, run, folder)
+    except (ValueError, KeyError, RuntimeError) as error:
+        print(f"warning: the interrupted search cannot be taken up again ({error}); it begins anew", flush=True)
+        _forget(folder)  # Keras Tuner was killed while it wrote, which it does not do in one step
+        tuner = _Search(_oracle(tune, dimensions, seed), dimensions, tune, run, folder)
     tuner.search(verbose=0)
     return tuner.trials()
+
+
+def _forget(folder: Path) -> None:
+    """Delete Keras Tuner's state, which is in folders of trials and in JSON files."""
+    for path in [*folder.glob("trial_*"), *folder.glob("*.json")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def best(trials: list[Trial], objective: str) -> Trial:
@@ -126,6 +137,20 @@ def best(trials: list[Trial], objective: str) -> Trial:
     """
     sign = 1 if DIRECTIONS[objective] == "min" else -1
     return min((t for t in trials if t.status == "COMPLETED"), key=lambda trial: sign * trial.figures[objective])
+
+
+def trial_table(trials: list[Trial]) -> pd.DataFrame:
+    """One row per trial: number, status, epochs, figures, then a column for each dimension."""
+    return pd.DataFrame(
+        {
+            "trial": trial.number,
+            "status": trial.status,
+            "epochs": trial.epochs,
+            **trial.figures,
+            **{name: json.dumps(v) if isinstance(v, list | dict) else v for name, v in trial.values.items()},
+        }
+        for trial in trials
+    )
 
 
 def _oracle(tune: Tune, dimensions: list[Dimension], seed: int) -> keras_tuner.Oracle:

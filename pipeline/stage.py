@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import psutil
-
 from pipeline.errors import UserError
 
 
@@ -39,10 +37,12 @@ class Stopwatch:
     """Seconds of each part of a stage. A part within another stops the clock of the outer one."""
 
     def __init__(self) -> None:
-        self._began = psutil.Process().create_time()
-        self._open: list[str] = []
+        # Until here the process has done nothing but compute; its own start is known to the second only.
+        startup = time.process_time()
         self._mark = time.perf_counter()
-        self.seconds: dict[str, float] = {"start-up": time.time() - self._began}
+        self._began = self._mark - startup
+        self._open: list[str] = []
+        self.seconds: dict[str, float] = {"start-up": startup}
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
@@ -56,7 +56,7 @@ class Stopwatch:
 
     def report(self, stage: str) -> None:
         """Print the total, since the process began, and its parts."""
-        total = time.time() - self._began
+        total = time.perf_counter() - self._began
         parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in self.seconds.items())
         print(f"{stage}: {total:.1f} s ({parts})", flush=True)
 

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
     from pipeline.dataset import Card
 
+TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # which of its faces the UI shows
+    "mlflow.note.content": "One run for each trained network; trials are nested under their search.",
+}
 PARENT = "mlflow.parentRunId"
 PROCESS = "convpipe.process"  # host, process id and its start: how a run is known to have been killed
 TRAINED_BY = "convpipe.trained_by"  # the run, in another store, that trained the network
@@ -263,7 +267,7 @@ def _start(paths: Paths, experiment: str, name: str, tags: dict[str, str], again
         client = mlflow.MlflowClient()
         known = client.get_experiment_by_name(experiment)
         location = f"{artifacts}/{experiment}" if artifacts else None
-        experiment_id = known.experiment_id if known else client.create_experiment(experiment, location)
+        experiment_id = known.experiment_id if known else client.create_experiment(experiment, location, TAGS)
     close_killed_runs()
     if again and client.search_runs([experiment_id], f"attributes.run_id = '{again}'"):
         client.log_batch(again, tags=[RunTag(key, value) for key, value in tags.items()])

@@ -11,7 +11,6 @@ import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from ruamel.yaml import YAML
 
 from pipeline import atomic, config, space, stage
@@ -39,7 +38,7 @@ def tune(paths: Paths) -> None:
     winner = search.best(trials, params.tune.objective)
     network = config.model_from(space.apply(params.base.model_dump(mode="json"), winner.values))
     with stopwatch("writing"), atomic.folder(paths.search) as folder:
-        trial_table(trials).to_csv(folder / "trials.csv", index=False)
+        search.trial_table(trials).to_csv(folder / "trials.csv", index=False)
         (folder / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
         (folder / "run.json").write_text(json.dumps(about | {"best": winner.number}, indent=2) + "\n", encoding="utf-8")
     print(f"best of {len(trials)} trials: {winner.number} ({_figures(winner.figures)}); training it as {TUNED}")
@@ -70,7 +69,8 @@ def _searched(
             parent.params(config.flatten(settings) | {"seed": params.seed, "precision": used.precision})
             parent.dataset(card, "search")
             atomic.write_text(known, parent.id or "")
-        bar = tqdm(desc="search", unit="trial", disable=None)
+        total = None if params.tune.tuner == "hyperband" else params.tune.trials
+        bar = tqdm(desc="search", unit="trial", total=total, disable=None)
 
         def run_trial(trial: "Trial") -> "Figures":
             block = space.apply(base, trial.values)
@@ -98,23 +98,9 @@ def _searched(
         with stopwatch("search"):
             trials = search.search(params.tune, params.dimensions, params.seed, folder, run_trial)
         bar.close()
-        parent.table("trials", trial_table(trials))
+        parent.table("trials", search.trial_table(trials))
     about = {"run_id": parent.id, "data": card.digest, "params": identity, **settings, **asdict(used)}
     return trials, about
-
-
-def trial_table(trials: list["Trial"]) -> pd.DataFrame:
-    """One row per trial: number, status, epochs, figures, then a column for each dimension."""
-    return pd.DataFrame(
-        {
-            "trial": trial.number,
-            "status": trial.status,
-            "epochs": trial.epochs,
-            **trial.figures,
-            **{name: json.dumps(v) if isinstance(v, list | dict) else v for name, v in trial.values.items()},
-        }
-        for trial in trials
-    )
 
 
 def pasteable(network: Model, params: Params) -> str:

@@ -98,6 +98,8 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
     for name in NETWORKS:
         run = found[name]
         params, tags, figures = run.data.params, run.data.tags, run.data.metrics
+        assert run.inputs
+        assert run.outputs
         assert run.info.status == "FINISHED"
         assert params["fit.epochs"] == "2"
         assert params["blocks.0.filters.0"] == "32"
@@ -114,6 +116,7 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
             "layers.json",
             "per_class.json",
             "confusion.json",
+            "validation",
         }
         [output] = run.outputs.model_outputs
         assert client.get_logged_model(output.model_id).name == name
@@ -245,6 +248,7 @@ def test_a_network_is_added_without_code_and_two_experiments_run_side_by_side(cl
         assert (run.info.status, run.data.params["head.dense.0"]) == ("FINISHED", units)
         assert "test_accuracy" in run.data.metrics
         assert client.list_artifacts(run.info.run_id)
+        assert run.outputs
         model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
         assert (Path(model.artifact_location.removeprefix("file://")) / "data" / "model.keras").is_file()
     shown = clone.run("dvc", "exp", "show", "--csv").stdout

@@ -139,6 +139,16 @@ def test_a_killed_search_goes_on_and_ends_as_if_it_had_not_been_killed(
     assert run[0] == (0 if tuner == "grid" else 3)
 
 
+@pytest.mark.parametrize("damaged", ["oracle.json", "trial_2/trial.json"])
+def test_a_search_that_was_killed_while_it_wrote_begins_anew(params: Params, tmp_path: Path, damaged: str, capsys):
+    tune = with_tuner(params, "random")
+    first = search.search(tune, params.dimensions, 7, tmp_path / "s", loss)
+    state = tmp_path / "s" / damaged
+    state.write_text(state.read_text(encoding="utf-8")[:40], encoding="utf-8")
+    assert search.search(tune, params.dimensions, 7, tmp_path / "s", loss) == first
+    assert "cannot be taken up again" in capsys.readouterr().out
+
+
 def test_values_of_several_types_survive_keras_tuner(params: Params, tmp_path: Path):
     base = params.base.model_dump(mode="json")
     mixed = {"blocks": {"pooling": {"stride": [None, 1, 2]}}, "head": {"dense": [[512], [], [64, 64]]}}

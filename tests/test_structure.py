@@ -1,6 +1,7 @@
 """The layout as promised: imports run one way, importing does nothing, and DVC, MLflow and the code agree."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline import config
 from pipeline.paths import Paths
+from pipeline.readme import with_results
 
 from .conftest import ROOT
 
@@ -174,6 +176,7 @@ def test_importing_changes_nothing(tmp_path: Path):
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         f"ours = {sorted(module for module in MODULES if '__init__' not in module)}\n"
         "for name in ours: importlib.import_module(name)\n"
+        "random.random(), numpy.random.random()\n"
         "before = random.getstate(), numpy.random.get_state()[1].tolist(), mlflow.get_tracking_uri()\n"
         "for name in ours: del sys.modules[name]\n"
         "for name in ours: importlib.import_module(name)\n"
@@ -192,3 +195,40 @@ def test_help_says_what_a_stage_does(stage: str):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"python -m pipeline.{stage}" in done.stdout
     assert done.stdout.startswith("usage: ")
+
+
+def test_the_readme_shows_the_results_of_the_committed_run():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    report = (ROOT / "results" / "report.md").read_text(encoding="utf-8")
+    assert readme == with_results(readme, report), "run `make readme`"
+
+
+def test_the_committed_results_are_those_of_the_committed_parameters():
+    lock = yaml.load(ROOT / "dvc.lock")["stages"]
+    params = yaml.load(ROOT / "params.yaml")
+    assert set(lock) == {"download", "validate", "tune", "evaluate", *(f"train@{name}" for name in params["models"])}
+    assert lock["tune"]["params"]["params.yaml"]["tune"] == params["tune"]
+    assert lock["evaluate"]["params"]["params.yaml"]["models"] == params["models"]
+    assert lock["train@model_1"]["params"]["params.yaml"]["fit"] == params["fit"]
+
+
+def test_what_the_readme_names_exists():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(((?!http)[^)#]+)\)", readme) + re.findall(r'src="((?!http)[^"]+)"', readme)
+    assert linked
+    for target in linked:
+        assert (ROOT / target).exists(), target
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"\bmake ([a-z]+)\b", readme)):
+        assert f"\n{target}:" in makefile, target
+    for module in set(re.findall(r"python -m ((?:pipeline|models)\.\w+)", readme)):
+        assert module in MODULES, module
+
+
+def test_no_commit_of_data_and_no_host_of_a_package_registry():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in files if name.startswith(("data/raw", "data/validated", "artifacts", "mlflow.db"))]
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "--hash=sha256:" in text

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -109,13 +111,21 @@ stage.main(run, arguments)
 """
 
 
+@contextmanager
+def killed_at_the_end(process: subprocess.Popen) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_killed_process_leaves_no_run_running(tmp_path: Path, number: signal.Signals, code: int):
     process = subprocess.Popen(
         [sys.executable, "-c", RUNNING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
-    with process.stdout:
+    with process.stdout, killed_at_the_end(process):
         run_id = process.stdout.readline().strip()
         [running] = stored(tmp_path)
         assert (running.info.run_id, running.info.status) == (run_id, "RUNNING")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import atomic, config, inspection, label_errors, readers, schema, similarity, validate
+from pipeline import atomic, config, inspection, label_errors, readers, schema, similarity, validate, validation
 from pipeline.catalog import Entry, File
 from pipeline.config import CHECKS, Data
 from pipeline.errors import DataError
@@ -182,14 +182,14 @@ def test_images_of_another_size_fail_their_check(digits: Images):
     rows = inspection.compare(rows.assign(split="train"), spectrum, {"train": digits}, 10, 0.004, 1)
     bounds = config.load(config.Paths(ROOT)).validate_
     checked = {"images": (rows, schema.images(bounds, entry.image, 10))}
-    found = validate.findings(checked, ("label_suspect", "near_duplicate"))
+    found = validation.findings(checked, ("label_suspect", "near_duplicate"))
     assert found.groupby("check").size()["size"] == 5000
 
 
 def test_what_cannot_come_from_data_is_an_error_whatever_only_warns():
     bounds = config.load(config.Paths(ROOT)).validate_
     table = pd.DataFrame({"split": ["train", "train"], "images": [1, 1]})
-    found = validate.findings({"splits": (table, schema.splits(bounds, 10))}, CHECKS)
+    found = validation.findings({"splits": (table, schema.splits(bounds, 10))}, CHECKS)
     assert "table" in set(found["check"])
     assert set(found.loc[found["check"] == "table", "severity"]) == {"error"}
     assert "missing_split" in set(found["check"])
@@ -254,13 +254,15 @@ def test_planted_faults_in_mnist_are_found(tmp_path: Path):
 def table(counts: dict[tuple[str, int], int]) -> pd.DataFrame:
     rows = [(split, label) for (split, label), count in counts.items() for _ in range(count)]
     frame = pd.DataFrame(rows, columns=["published", "label"])
-    return frame.assign(content=range(len(frame)))
+    return frame.assign(sha256=[str(number) for number in range(len(frame))])
 
 
 @pytest.mark.parametrize("limit", [1, 7, 50, 99, 100, 500])
 def test_a_limit_is_kept_exactly_with_the_shares_of_all(limit: int):
     rows = table({("train", 0): 33, ("train", 1): 33, ("test", 0): 17, ("test", 1): 17})
-    split = validate.assign_splits(rows, Data(dataset="x", validation_fraction=0.2, test_fraction=0.2, limit=limit), 1)
+    split = validation.assign_splits(
+        rows, Data(dataset="x", validation_fraction=0.2, test_fraction=0.2, limit=limit), 1
+    )
     kept = rows[split.notna()]
     assert len(kept) == min(limit, 100)
     counts = kept.groupby(["published", "label"]).size()
@@ -270,9 +272,9 @@ def test_a_limit_is_kept_exactly_with_the_shares_of_all(limit: int):
 
 def test_copies_stay_together():
     rows = table({("train", 0): 50, ("train", 1): 50})
-    rows["content"] = rows["content"] // 5
-    split = validate.assign_splits(rows, Data(dataset="x", validation_fraction=0.3, test_fraction=0.3), 1)
-    assert (split.groupby(rows["content"]).nunique() == 1).all()
+    rows["sha256"] = [str(number // 5) for number in range(len(rows))]
+    split = validation.assign_splits(rows, Data(dataset="x", validation_fraction=0.3, test_fraction=0.3), 1)
+    assert (split.groupby(rows["sha256"]).nunique() == 1).all()
     assert set(split) == {"train", "validation", "test"}
 
 
@@ -324,7 +326,7 @@ def test_checks_that_are_switched_off_are_refused(own: Own, name: str):
 PAUSED = """
 import time
 from pathlib import Path
-from pipeline import inspection, validate
+from pipeline import inspection, validate, validation
 from pipeline.paths import Paths
 pixels, written = inspection.pixels, []
 def pause(published, rows):
@@ -332,11 +334,11 @@ def pause(published, rows):
         (Path.cwd() / "half-way").touch()
         time.sleep(60)
     return pixels(published, rows)
-write = validate._write_arrays
+write = validation._write_arrays
 def paused(*args):
     inspection.pixels = pause
     write(*args)
-validate._write_arrays = paused
+validation._write_arrays = paused
 validate.run(Paths())
 """
 

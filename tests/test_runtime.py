@@ -1,0 +1,43 @@
+"""Device and precision: chosen from what the hardware says, refused when it is not there."""
+
+import pytest
+
+from pipeline import config, runtime
+
+from .conftest import Project
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_no_silent_run_on_the_cpu(copy_of_validated: Project):
+    if runtime.tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    copy_of_validated.change(runtime={"device": "gpu"})
+    done = copy_of_validated.stage("train", "model_1", check=False)
+    assert done.returncode == 1
+    assert "error: params.yaml: runtime.device: found gpu, but TensorFlow sees none; allowed: auto, cpu" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not copy_of_validated.paths.model("model_1").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpu", "precision"),
+    [
+        ("fpu avx2 avx512f", {}, "float32"),
+        ("fpu avx512f avx512_bf16", {}, "bfloat16"),
+        ("fpu amx_bf16", {}, "bfloat16"),
+        ("", {}, "float32"),
+        ("fpu avx512_bf16", {"compute_capability": (7, 5)}, "float32"),
+        ("fpu", {"compute_capability": (9, 0)}, "bfloat16"),
+    ],
+)
+def test_bfloat16_only_where_the_hardware_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, flags: str, gpu: dict, precision: str
+):
+    monkeypatch.setattr(runtime, "_cpuinfo", {"flags": flags}.get)
+    assert runtime._precision(gpu) == precision
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_wanted_precision_is_taken(precision):
+    found = runtime.start(config.Runtime(device="cpu", precision=precision))
+    assert (found.device, found.precision) == ("cpu", precision)
+    assert "cores" in found.name
