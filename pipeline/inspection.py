@@ -1,6 +1,7 @@
 """What can be measured of every image before anything is trained: the tables that pipeline/schema.py checks."""
 
 import hashlib
+import math
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ from pipeline import label_errors, similarity
 from pipeline.readers import Images
 from pipeline.schema import SPLITS
 
-CHUNK = 4096  # images whose pixels are held as floats at a time
+VALUES = 2**22  # pixels that are held as floats at a time
+CHUNK = 4096  # pairs that are compared at a time
 NONE = -1  # in a column of row numbers
 CHANCE = 3  # standard errors by which the means of two splits may differ before it counts as drift
 PREFILTER = 4  # times the bound on near duplicates, in the coarse frequencies, within which the fine ones are compared
@@ -26,9 +28,9 @@ def measure(published: dict[str, Images]) -> tuple[pd.DataFrame, np.ndarray]:
         count, height, width, channels = split.images.shape
         spectrum = np.empty((count, channels, similarity.COARSE**2), np.float16)
         figures: dict[str, list[np.ndarray]] = {}
-        for start in range(0, count, CHUNK):
-            images = split.images[start : start + CHUNK]
-            spectrum[start : start + CHUNK] = similarity.frequencies(images)
+        for chunk in chunks(count, (height, width, channels)):
+            images = split.images[chunk]
+            spectrum[chunk] = similarity.frequencies(images)
             for figure, values in _figures(images).items():
                 figures.setdefault(figure, []).append(values)
         shape = {"height": height, "width": width, "channels": channels}
@@ -37,6 +39,12 @@ def measure(published: dict[str, Images]) -> tuple[pd.DataFrame, np.ndarray]:
         tables.append(pd.DataFrame({**where, **shape, **columns}))
         spectra.append(spectrum)
     return pd.concat(tables, ignore_index=True), np.concatenate(spectra)
+
+
+def chunks(count: int, shape: tuple[int, ...]) -> list[slice]:
+    """Images of a shape (height, width, channels) in portions that fit into little memory."""
+    size = max(1, VALUES // math.prod(shape))
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _figures(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -94,8 +102,7 @@ def _nearest_earlier(
     near_to = np.full(len(rows), NONE, np.int32)
     earlier, later = _close_pairs(rows, spectrum, near)
     found = np.empty(len(earlier), np.float32)
-    for start in range(0, len(earlier), CHUNK):
-        some = slice(start, start + CHUNK)
+    for some in chunks(len(earlier), next(iter(published.values())).images.shape[1:]):
         fine = [
             similarity.frequencies(pixels(published, rows.iloc[each[some]]), similarity.FINE)
             for each in (earlier, later)

@@ -278,6 +278,8 @@ def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
 def _pair(images: np.ndarray, labels: np.ndarray, name: str, entry: Entry, images_name: str | None = None) -> Images:
     if len(images) != len(labels):
         raise DataError(f"{name}: {len(labels):,} labels for {len(images):,} images")
+    if len(images) == 0:
+        raise DataError(f"{images_name or name}: holds no images")
     if entry.image[2] == 1 and images.ndim == 3:
         images = images[..., np.newaxis]
     if images.shape[1:] != entry.image:

@@ -18,7 +18,6 @@ from pipeline.paths import Paths
 from pipeline.readers import Images
 from pipeline.schema import LINKS, RANKED
 
-CHUNK = 4096  # images that are copied at a time
 SHOWN = 10  # errors that are printed; the report has more
 # The matrices are small: two threads would wait for each other longer than they work, and the last digits of figures
 # would depend on the number of cores.
@@ -185,10 +184,10 @@ def _write_arrays(params: Params, entry: Entry, paths: Paths, published: dict[st
             with (folder / name / "images.npy").open("wb") as file:
                 shape = (len(chosen), *entry.image)
                 np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-                for start in range(0, len(chosen), CHUNK):
-                    chunk = inspection.pixels(published, chosen.iloc[start : start + CHUNK]).tobytes()
-                    file.write(chunk)
-                    digest.update(chunk)
+                for chunk in inspection.chunks(len(chosen), entry.image):
+                    images = inspection.pixels(published, chosen.iloc[chunk]).tobytes()
+                    file.write(images)
+                    digest.update(images)
             labels = chosen["label"].to_numpy(np.int64)
             np.save(folder / name / "labels.npy", labels)
             digest.update(labels.tobytes())

@@ -114,8 +114,8 @@ class Report:
 
     def _mean(self, rows: pd.DataFrame) -> np.ndarray:
         total = np.zeros(self.entry.image, np.float64)
-        for start in range(0, len(rows), inspection.CHUNK):
-            total += inspection.pixels(self.published, rows.iloc[start : start + inspection.CHUNK]).sum(axis=0)
+        for chunk in inspection.chunks(len(rows), self.entry.image):
+            total += inspection.pixels(self.published, rows.iloc[chunk]).sum(axis=0)
         return np.rint(total / max(len(rows), 1)).astype(np.uint8)
 
     def _chart(self, figure: str) -> dict[str, Any]:

@@ -223,6 +223,7 @@ NAN = np.where(np.arange(120).reshape(6, 4, 5) < 3, np.nan, 0.5)
         ({"y_train": LABELS.reshape(3, 2)}, "a.npz: y_train has the shape (3, 2)"),
         ({"y_train": LABELS[:4]}, "a.npz: y_train: 4 labels for 6 images"),
         ({"y_train": None}, "a.npz: has no array y_train"),
+        ({"x_test": TEST[:0], "y_test": LABELS[:0]}, "a.npz: x_test: holds no images"),
         ({"y_test": None}, "a.npz: has no array y_test"),
     ],
 )

@@ -471,6 +471,11 @@ def test_all_pairs_are_candidates_where_there_are_few_images():
     assert list(similarity.candidates(codes[:1])) == []
 
 
+def test_large_images_are_looked_at_in_small_portions():
+    assert inspection.chunks(3, (3000, 2000, 3)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert len(inspection.chunks(70_000, (28, 28, 1))) == 14
+
+
 def test_constant_images_are_compared_without_dividing_by_nothing():
     images = np.zeros((4, 8, 8, 1), np.uint8)
     spectrum = similarity.frequencies(images)
