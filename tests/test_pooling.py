@@ -455,6 +455,12 @@ def test_what_makes_no_pooling_is_refused(values: dict, complaint: str) -> None:
         Pooling.model_validate_json(json.dumps(values))
 
 
+def test_defaults_of_the_kinds() -> None:
+    assert (Pooling(kind="lp").power, Pooling(kind="gem").power, Head(pooling="gem").power) == (2.0, 3.0, 3.0)
+    assert Pooling(kind="fractional_max").reduction == pytest.approx(1.41421356)
+    assert (Pooling(window=3).step, Pooling(window=3, stride=2).step) == (3, 2)
+
+
 def test_p_belongs_to_a_gem_head() -> None:
     assert Head(pooling="gem", p=2.0).power == 2.0
     with pytest.raises(ValidationError, match="p is no key of flatten pooling; allowed: pooling: gem, or no p"):
