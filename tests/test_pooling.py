@@ -267,6 +267,12 @@ def test_lp_lies_between_the_average_and_the_maximum() -> None:
     assert (pooled >= largest * 0.25 ** (1 / 16) * (1 - 1e-6)).all()  # where one of four values is not 0
 
 
+def test_a_dark_window_beside_a_bright_one_stays_dark() -> None:
+    x = np.zeros((1, 4, 4, 1))
+    x[0, 0, 0] = 100.0
+    assert applied(Pooling(kind="lp", p=16.0), x).ravel()[1:].tolist() == [0.0] * 3
+
+
 def test_large_values_and_powers_do_not_overflow() -> None:
     x = np.full((1, 2, 2, 1), 1e30, np.float32)
     for kind in ("lp", "gem"):
@@ -291,6 +297,17 @@ def test_stochastic_pooling_draws_in_proportion() -> None:
     np.testing.assert_allclose(found / count, shares, atol=4 * np.sqrt(0.25 / count))
     assert drawn.mean() == pytest.approx(float(layer(x[:1])[0, 0, 0, 0]), abs=0.03)  # inference: the expectation
     assert (keras.ops.convert_to_numpy(layer(x, training=True)).ravel() != drawn).any()
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), SHAPES)
+def test_stochastic_pooling_draws_from_the_windows_of_max_pooling(
+    window: int, stride: int | None, padding: str
+) -> None:
+    """Of a single bright pixel, at each place in turn: every window that holds it draws it."""
+    pixels = np.eye(56).reshape(56, 7, 8, 1)
+    shape = {"window": window, "stride": stride, "padding": padding}
+    drawn = applied(Pooling.model_validate({"kind": "stochastic"} | shape), pixels, training=True)
+    np.testing.assert_array_equal(drawn, applied(Pooling.model_validate({"kind": "max"} | shape), pixels))
 
 
 def test_stochastic_pooling_gives_the_gradient_to_the_value_drawn() -> None:
