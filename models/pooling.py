@@ -5,16 +5,17 @@ layers of this file are registered under the package `convpipe`: a saved network
 They compute in float32 where sums or powers in bfloat16 would lose digits.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from models.layers import fractional_size, output_size
 from models.spec import POOLING_KEYS, Padding, Pooling
 
-EPSILON = 1e-6  # the least activation that GeM pooling sees: the logarithm of 0 has no gradient
+EPSILON = 1e-6  # the least activation that GeM pooling sees
+TINY = 1e-37  # stands for 0 under a logarithm, where 0 has no gradient; float32 has no much smaller number
 
 register = keras.saving.register_keras_serializable(package="convpipe")
 
@@ -35,57 +36,17 @@ class Windowed(keras.layers.Layer):
         sizes = (output_size(size, self.pool_size, self.strides, self.padding) for size in (height, width))
         return batch, *_some_left(*sizes), channels
 
+    def average(self, values: Any) -> Any:
+        """The mean of each window; padding does not count."""
+        return ops.average_pool(values, self.pool_size, self.strides, self.padding)
+
     def get_config(self) -> dict[str, Any]:
         own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
         return super().get_config() | own
 
 
-class ValuesOfWindows(Windowed):
-    """Pooling of all values of a window at once; a subclass says what it makes of them."""
-
-    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
-        """(batch, height, width, channels, window²) -> (batch, height, width, channels).
-
-        Padding is 0 in `windows`; `counts`, of shape (height, width, 1), says how many of the values are no padding.
-        """
-        raise NotImplementedError
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        values = self.prepared(_wide(inputs))
-        _, height, width, _ = values.shape
-        rows, columns = self._places(height), self._places(width)
-        values = ops.pad(values, ((0, 0), rows.padding, columns.padding, (0, 0)))
-        offsets = range(self.pool_size)
-        windows = ops.stack([values[:, rows.of(i), columns.of(j)] for i in offsets for j in offsets], axis=-1)
-        counts = np.outer(rows.counts, columns.counts)[..., np.newaxis]
-        return ops.cast(self.pool(windows, counts, training), self.compute_dtype)
-
-    def prepared(self, values: Any) -> Any:
-        """The feature maps before padding: without negative values, say."""
-        return values
-
-    def _places(self, size: int) -> "_Places":
-        return _Places(size, self.pool_size, self.strides, self.padding)
-
-
-class _Places:
-    """Where the windows lie along one axis."""
-
-    def __init__(self, size: int, window: int, stride: int, padding: Padding) -> None:
-        number = output_size(size, window, stride, padding)
-        missing = max((number - 1) * stride + window - size, 0)  # the odd one goes to the end, as in Keras
-        self.padding = (missing // 2, missing - missing // 2)
-        self._stride, self._span = stride, (number - 1) * stride + 1
-        inside = np.arange(number)[:, np.newaxis] * stride + np.arange(window) - self.padding[0]
-        self.counts = ((inside >= 0) & (inside < size)).sum(axis=1)
-
-    def of(self, offset: int) -> slice:
-        """The value at this offset of every window."""
-        return slice(offset, offset + self._span, self._stride)
-
-
 @register
-class LpPooling2D(ValuesOfWindows):
+class LpPooling2D(Windowed):
     """Power mean of a window: (mean |x|^p)^(1/p). p = 1 is the mean of |x|, p = 2 the root mean square; a large p
     comes close to the maximum of |x|.
 
@@ -97,18 +58,16 @@ class LpPooling2D(ValuesOfWindows):
         super().__init__(**kwargs)
         self.p = p
 
-    def prepared(self, values: Any) -> Any:
-        return ops.abs(values)
-
-    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
-        return _power_mean(windows, self.p, (-1,), counts)
+    def call(self, inputs: Any) -> Any:
+        pooled = _power_mean(ops.abs(_wide(inputs)), self.p, self.average)
+        return ops.cast(pooled, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"p": self.p}
 
 
 @register
-class GeMPooling2D(ValuesOfWindows):
+class GeMPooling2D(Windowed):
     """Generalised mean of a window: (mean max(x, 1e-6)^p)^(1/p), with one p that is learned; below 1 it acts as 1.
 
     For activations of at least 0. Radenović, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation,
@@ -125,11 +84,9 @@ class GeMPooling2D(ValuesOfWindows):
     def build(self, input_shape: tuple[int, ...]) -> None:
         self.p = _learned_power(self)
 
-    def prepared(self, values: Any) -> Any:
-        return ops.maximum(values, EPSILON)
-
-    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
-        return _power_mean(windows, ops.maximum(self.p, 1.0), (-1,), counts)
+    def call(self, inputs: Any) -> Any:
+        values = ops.maximum(_wide(inputs), EPSILON)
+        return ops.cast(_power_mean(values, ops.maximum(self.p, 1.0), self.average), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"p": self.initial_p}
@@ -148,9 +105,8 @@ class GlobalGeMPooling2D(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         values = ops.maximum(_wide(inputs), EPSILON)
-        _, height, width, _ = values.shape
-        pooled = _power_mean(values, ops.maximum(self.p, 1.0), (1, 2), height * width)
-        return ops.cast(pooled, self.compute_dtype)
+        pooled = _power_mean(values, ops.maximum(self.p, 1.0), lambda maps: ops.mean(maps, axis=(1, 2), keepdims=True))
+        return ops.cast(ops.squeeze(pooled, axis=(1, 2)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return input_shape[0], input_shape[-1]
@@ -160,7 +116,7 @@ class GlobalGeMPooling2D(keras.layers.Layer):
 
 
 @register
-class StochasticPooling2D(ValuesOfWindows):
+class StochasticPooling2D(Windowed):
     """One activation of a window, drawn with probability x / sum(x); at inference their expectation, sum(x²) / sum(x).
 
     For activations of at least 0; negative ones count as 0, and a window without positive ones gives 0. Zeiler, Fergus:
@@ -172,19 +128,39 @@ class StochasticPooling2D(ValuesOfWindows):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def prepared(self, values: Any) -> Any:
-        return ops.relu(values)
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        values = ops.relu(_wide(inputs))
+        pooled = self._drawn(values) if training else self._expected(values)
+        return ops.cast(pooled, self.compute_dtype)
 
-    def pool(self, windows: Any, counts: np.ndarray, training: bool) -> Any:
-        if not training:
-            total = ops.sum(windows, axis=-1)
-            return ops.sum(windows**2, axis=-1) / ops.where(total > 0, total, 1)
-        upper = ops.cumsum(windows, axis=-1)
-        lower = ops.concatenate([ops.zeros_like(upper[..., :1]), upper[..., :-1]], axis=-1)
-        total = upper[..., -1:]
-        drawn = total * keras.random.uniform(ops.shape(total), dtype=total.dtype, seed=self.seed_generator)
-        chosen = ops.logical_and(lower <= drawn, drawn < upper)
-        return ops.sum(ops.where(chosen, windows, 0), axis=-1)
+    def _expected(self, values: Any) -> Any:
+        mean = self.average(values)
+        return self.average(values**2) / ops.where(mean > 0, mean, 1)
+
+    def _drawn(self, values: Any) -> Any:
+        """The value in whose share of the sum a random point of it lies."""
+        windows = self._windows(values)
+        total: Any = sum(windows)
+        point = total * keras.random.uniform(ops.shape(total), dtype=total.dtype, seed=self.seed_generator)
+        below, pooled = ops.zeros_like(total), ops.zeros_like(total)
+        for value in windows:
+            here = ops.logical_and(below <= point, point < below + value)
+            below, pooled = below + value, ops.where(here, value, pooled)
+        return pooled
+
+    def _windows(self, values: Any) -> list[Any]:
+        """The first value of every window, the second, ...: each (batch, height, width, channels)."""
+        _, height, width, _ = values.shape
+        (rows, above), (columns, left) = self._places(height), self._places(width)
+        values = ops.pad(values, ((0, 0), above, left, (0, 0)))
+        return [values[:, row, column] for row in rows for column in columns]
+
+    def _places(self, size: int) -> tuple[list[slice], tuple[int, int]]:
+        """Along an axis: where the first value of every window stands, the second, ...; and the padding it takes."""
+        last = (output_size(size, self.pool_size, self.strides, self.padding) - 1) * self.strides
+        missing = max(last + self.pool_size - size, 0)  # the odd one goes to the end, as in Keras
+        slices = [slice(offset, offset + last + 1, self.strides) for offset in range(self.pool_size)]
+        return slices, (missing // 2, missing - missing // 2)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"seed": self.seed}
@@ -312,14 +288,14 @@ def _learned_power(layer: Any) -> Any:
     )
 
 
-def _power_mean(values: Any, p: Any, axis: tuple[int, ...], count: Any) -> Any:
-    """(sum(values^p) / count)^(1/p) over some axes, of values of at least 0.
+def _power_mean(values: Any, p: Any, average: Callable[[Any], Any]) -> Any:
+    """average(values^p)^(1/p), of values of at least 0.
 
-    Dividing by the largest value first changes nothing but the rounding: no power overflows, and where all values are 0
-    the gradient is 0; that of the root alone is infinite there, and most of a digit's image is 0.
+    Dividing a feature map by its largest value first changes nothing but the rounding: no power overflows. Where all
+    values are 0 the gradient is 0; that of the root alone is infinite there, and most of a digit's image is 0.
     """
-    largest = ops.stop_gradient(ops.max(values, axis=axis, keepdims=True))
-    shares = values / ops.where(largest > 0, largest, 1)
-    mean = ops.sum(ops.power(shares, p), axis=axis) / ops.cast(count, values.dtype)
-    root = ops.power(ops.maximum(mean, np.finfo("float32").tiny), 1 / p)
-    return ops.squeeze(largest, axis=axis) * root
+    largest = ops.stop_gradient(ops.max(values, axis=(1, 2), keepdims=True))
+    shares = ops.maximum(values / ops.where(largest > 0, largest, 1), TINY)
+    mean = average(ops.exp(p * ops.log(shares)))  # ops.power takes three times as long where p is learned
+    root = ops.exp(ops.log(ops.maximum(mean, TINY)) / p)
+    return largest * ops.where(mean > 2 * TINY, root, 0)

@@ -15,7 +15,7 @@ Initializer = Literal[
 Padding = Literal["valid", "same"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Power = Annotated[float, Field(ge=1)]
+Power = Annotated[float, Field(ge=1, le=16)]  # beyond it, float32 holds too few of the powers
 
 
 class Spec(BaseModel):

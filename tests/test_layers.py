@@ -167,3 +167,8 @@ def test_specification_and_layers_leave_tensorflow_unloaded() -> None:
     code = "import models.layers, models.spec, sys; print({'tensorflow', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_fractional_sizes_are_those_of_exact_arithmetic() -> None:
+    """33 / 1.1 is 29.999999999999996 in binary."""
+    assert [layers.fractional_size(size, 1.1) for size in (11, 22, 33, 34)] == [10, 20, 30, 30]

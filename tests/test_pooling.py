@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, get_args
@@ -191,18 +192,24 @@ def test_gem_learns_its_power(padding: str) -> None:
         assert computed > 0  # a larger p comes closer to the maximum
 
 
+DARK: dict[str, Callable[..., keras.Layer]] = {
+    **{kind: partial(pooling.layer, spec) for kind, spec in ONE_OF_EACH.items()},
+    **{f"{kind}, p = 16": partial(pooling.layer, Pooling(kind=kind, p=16.0)) for kind in ("lp", "gem")},
+    **{f"head: {kind}": partial(pooling.global_layer, kind, 3.0) for kind in pooling.GLOBAL_KINDS},
+    "head: gem, p = 16": partial(pooling.global_layer, "gem", 16.0),
+}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kind", [*pooling.KINDS, *pooling.GLOBAL_KINDS])
+@pytest.mark.parametrize("kind", DARK)
 def test_gradients_of_dark_images_are_numbers(kind: str, training: bool, dtype: str) -> None:
-    """All 0, or 0 but for one pixel, or far below what is usual: as most windows of a digit are."""
-    x = np.zeros((3, 6, 6, 1), np.float32)
-    x[1, 2, 2] = 1.0
+    """All 0, or 0 but for one pixel, or far below what is usual, or partly so: as most windows of a digit are."""
+    x = np.zeros((4, 6, 6, 1), np.float32)
+    x[1, 2, 2] = 100.0
     x[2] = 1e-30
-    if kind in pooling.KINDS:
-        layer = pooling.layer(ONE_OF_EACH[kind], dtype=dtype)
-    else:
-        layer = pooling.global_layer(kind, 3.0, dtype=dtype)
+    x[3], x[3, 0] = 1e-3, 100.0
+    layer = DARK[kind](dtype=dtype)
     inputs = tf.constant(x)
     random = {"training": training} if kind in ("stochastic", "fractional_max") else {}
     with tf.GradientTape(persistent=True) as tape:
@@ -212,7 +219,7 @@ def test_gradients_of_dark_images_are_numbers(kind: str, training: bool, dtype: 
         assert np.isfinite(keras.ops.convert_to_numpy(tape.gradient(outputs, source))).all()
     pooled = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
     assert np.isfinite(pooled).all()
-    assert pooled[0].max() == pytest.approx(1e-6 if "gem" in kind or kind == "gem" else 0.0, rel=1e-2)
+    assert pooled[0].max() == pytest.approx(1e-6 if "gem" in kind else 0.0, rel=1e-2)
 
 
 @pytest.mark.parametrize("kind", pooling.KINDS)
@@ -255,9 +262,15 @@ def test_lp_lies_between_the_average_and_the_maximum() -> None:
     np.testing.assert_allclose(
         applied(Pooling(kind="lp", p=1.0), x), applied(Pooling(kind="average"), np.abs(x)), rtol=1e-6
     )
-    np.testing.assert_allclose(
-        applied(Pooling(kind="lp", p=500.0), x), applied(Pooling(kind="max"), np.abs(x)), rtol=5e-3
-    )
+    largest, pooled = applied(Pooling(kind="max"), np.abs(x)), applied(Pooling(kind="lp", p=16.0), x)
+    assert (pooled <= largest * (1 + 1e-6)).all()
+    assert (pooled >= largest * 0.25 ** (1 / 16) * (1 - 1e-6)).all()  # where one of four values is not 0
+
+
+def test_a_dark_window_beside_a_bright_one_stays_dark() -> None:
+    x = np.zeros((1, 4, 4, 1))
+    x[0, 0, 0] = 100.0
+    assert applied(Pooling(kind="lp", p=16.0), x).ravel()[1:].tolist() == [0.0] * 3
 
 
 def test_large_values_and_powers_do_not_overflow() -> None:
@@ -284,6 +297,17 @@ def test_stochastic_pooling_draws_in_proportion() -> None:
     np.testing.assert_allclose(found / count, shares, atol=4 * np.sqrt(0.25 / count))
     assert drawn.mean() == pytest.approx(float(layer(x[:1])[0, 0, 0, 0]), abs=0.03)  # inference: the expectation
     assert (keras.ops.convert_to_numpy(layer(x, training=True)).ravel() != drawn).any()
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), SHAPES)
+def test_stochastic_pooling_draws_from_the_windows_of_max_pooling(
+    window: int, stride: int | None, padding: str
+) -> None:
+    """Of a single bright pixel, at each place in turn: every window that holds it draws it."""
+    pixels = np.eye(56).reshape(56, 7, 8, 1)
+    shape = {"window": window, "stride": stride, "padding": padding}
+    drawn = applied(Pooling.model_validate({"kind": "stochastic"} | shape), pixels, training=True)
+    np.testing.assert_array_equal(drawn, applied(Pooling.model_validate({"kind": "max"} | shape), pixels))
 
 
 def test_stochastic_pooling_gives_the_gradient_to_the_value_drawn() -> None:
@@ -368,10 +392,10 @@ def test_separable_convolutions_and_spatial_dropout_are_those_of_keras() -> None
 
 
 def everything(head: str) -> Network:
-    """Every kind of pooling, one after another, for images of 20 x 20."""
-    poolings = [spec.model_dump(exclude={"window", "stride", "padding"}) for spec in ONE_OF_EACH.values()]
-    windows = [{} if pooling["kind"] == "fractional_max" else {"stride": 1} for pooling in poolings]
-    blocks = [{"filters": [], "pooling": pooling | window} for pooling, window in zip(poolings, windows, strict=True)]
+    """Every kind of pooling, one after another and away from its defaults, for images of 20 x 20."""
+    own = {"lp": {"p": 3.5}, "gem": {"p": 2.0}, "fractional_max": {"ratio": 1.3}}
+    windows = {kind: {} if kind == "fractional_max" else {"window": 3, "stride": 1} for kind in pooling.KINDS}
+    blocks = [{"filters": [], "pooling": {"kind": kind} | own.get(kind, {}) | windows[kind]} for kind in pooling.KINDS]
     last = {"filters": [3], "convolution": "separable", "pooling": {"kind": "strided"}}
     last |= {"dropout": 0.1, "dropout_kind": "spatial"}
     settings = {"blocks": [{"filters": [3], "pooling": {"kind": "none"}}, *blocks, last], "head": {"pooling": head}}
@@ -438,6 +462,7 @@ def test_every_kind_saves_and_loads_in_a_fresh_process(tmp_path: Path) -> None:
         ({"kind": "fractional_max", "padding": "same"}, "padding is no key of fractional_max pooling"),
         ({"kind": "none", "p": 2.0}, "p is no key of none pooling"),
         ({"kind": "lp", "p": 0.5}, "greater than or equal to 1"),
+        ({"kind": "lp", "p": 17}, "less than or equal to 16"),
         ({"kind": "fractional_max", "ratio": 1.0}, "greater than 1"),
         ({"kind": "median"}, "'max', 'average', 'lp'"),
     ],
@@ -445,6 +470,12 @@ def test_every_kind_saves_and_loads_in_a_fresh_process(tmp_path: Path) -> None:
 def test_what_makes_no_pooling_is_refused(values: dict, complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         Pooling.model_validate_json(json.dumps(values))
+
+
+def test_defaults_of_the_kinds() -> None:
+    assert (Pooling(kind="lp").power, Pooling(kind="gem").power, Head(pooling="gem").power) == (2.0, 3.0, 3.0)
+    assert Pooling(kind="fractional_max").reduction == pytest.approx(1.41421356)
+    assert (Pooling(window=3).step, Pooling(window=3, stride=2).step) == (3, 2)
 
 
 def test_p_belongs_to_a_gem_head() -> None:
