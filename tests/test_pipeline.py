@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from pipeline import config
 from pipeline.config import TUNED
 
-from .conftest import Project, copy_project, yaml
+from .conftest import ROOT, Project, copy_project, yaml
 
 pytestmark = pytest.mark.pipeline
 
@@ -285,3 +285,45 @@ def test_the_test_images_reach_no_training(clone: Project):
     before = clone.paths.model("model_1").read_bytes()
     clone.stage("train", "model_1")
     assert clone.paths.model("model_1").read_bytes() == before
+
+
+def colour_waves(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 32 x 32 x 3 in ten classes: waves of two directions, in five colours, with noise."""
+    labels = np.arange(count) % 10
+    colours = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]])
+    across, down = np.meshgrid(np.arange(32), np.arange(32))
+    phase = rng.uniform(0, 2 * np.pi, (count, 1, 1))
+    waves = np.sin(np.where((labels % 2)[:, None, None], across, down) / 2 + phase)
+    pixels = (
+        128 + 80 * waves[..., None] * colours[labels // 2][:, None, None, :] + rng.normal(0, 20, (count, 32, 32, 3))
+    )
+    return pixels.clip(0, 255).astype(np.uint8), labels
+
+
+def test_own_colour_images_need_only_an_entry_in_the_catalogue(project: Project):
+    rng = np.random.default_rng(3)
+    x_train, y_train = colour_waves(rng, 800)
+    x_test, y_test = colour_waves(rng, 200)
+    (project.root / "own").mkdir()
+    np.savez(project.root / "own" / "waves.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    catalog = yaml.load(project.paths.catalog)
+    catalog["waves"] = {
+        "description": "waves",
+        "image": [32, 32, 3],
+        "classes": [str(label) for label in range(10)],
+        "format": "npz",
+        "sources": ["own"],
+        "files": {"arrays": {"name": "waves.npz"}},
+    }
+    yaml.dump(catalog, project.paths.catalog)
+    gallery = yaml.load(ROOT / "models" / "gallery.yaml")
+    project.change(
+        data={"dataset": "waves", "limit": None},
+        models={"tiny_cnn": gallery["tiny_cnn"] | {"fit": {"epochs": 8, "batch_size": 16}}},
+    )
+    for stage in (["download"], ["validate"], ["train", "tiny_cnn"]):
+        project.stage(*stage)
+    about = json.loads((project.paths.training("tiny_cnn") / "run.json").read_text(encoding="utf-8"))
+    assert about["parameters"]["parameters"] == 268_650
+    assert about["validation"]["accuracy"] > 0.9
+    assert project.stage("evaluate", check=False).stderr.endswith("train it first: dvc repro train@model_1\n")
