@@ -107,6 +107,13 @@ def test_dense_layers_that_hold_nearly_all_parameters() -> None:
     assert not warnings(head=head)  # nothing to pool
 
 
+def test_a_separable_convolution_of_one_channel() -> None:
+    settings = {"blocks": [{"filters": [8, 8], "convolution": "separable"}], "head": {"pooling": "global_average"}}
+    (found,) = warnings(**settings)
+    assert found.startswith("block1_conv1: a separable convolution of one channel has one kernel")
+    assert not warnings((28, 28, 3), **settings)
+
+
 @pytest.mark.parametrize(
     ("image", "pooling", "expected"),
     [
