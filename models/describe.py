@@ -75,7 +75,7 @@ def warnings(network: Network, traced: list[Traced], image: Shape, classes: int)
     for row in traced:
         yield from _lost_positions(row, shape)
         if isinstance(row.layer, layers.Convolution) and row.layer.separable and shape[-1] == 1:
-            yield f"{row.layer.name}: a separable convolution of one channel has one kernel; its outputs are its multiples"
+            yield f"{row.layer.name}: a separable convolution of one channel has one kernel; outputs are its multiples"
         shape = row.output_shape
     total = sum(row.parameters for row in traced)
     dense = sum(row.parameters for row in traced if isinstance(row.layer, layers.Dense))
