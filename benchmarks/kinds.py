@@ -1,0 +1,99 @@
+"""Model 2 with every kind of pooling and every head, in float32 and bfloat16: does each of them train, save and load?
+
+  python benchmarks/kinds.py [--epochs 15] [--only lp gem ...]
+
+Trains on data/validated (`dvc repro validate`) with the settings of params.yaml, and prints validation and test
+accuracy. Every network is saved, and all of them are loaded in a fresh process, whose predictions have to be equal.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from models.spec import POOLING_KEYS, Head  # noqa: E402
+from pipeline import config, runtime, space  # noqa: E402
+from pipeline.paths import Paths  # noqa: E402
+
+BASE = "model_2"
+HEADS = get_args(Head.model_fields["pooling"].annotation)
+
+
+def variants(base: config.Model, epochs: int) -> dict[str, config.Model]:
+    """The base with each kind of pooling in all blocks, and with each head; equal ones once."""
+    block = space.apply(base.model_dump(mode="json"), {"fit.epochs": epochs})
+    pooled = {
+        kind: space.apply(block, {f"blocks.{n}.pooling": {"kind": kind} for n in range(len(base.blocks))})
+        for kind in POOLING_KEYS
+    }
+    heads = {f"head {head}": space.apply(block, {"head.pooling": head}) for head in HEADS if head != base.head.pooling}
+    return {name: config.model_from(changed) for name, changed in (pooled | heads).items()}
+
+
+def train_all(epochs: int, only: list[str] | None, folder: Path) -> pd.DataFrame:
+    """Train each network in both precisions; leaves NAME.keras and its predictions NAME.npy in the folder."""
+    from pipeline import artifacts, dataset, metrics, training
+
+    paths = Paths(ROOT)
+    params = config.load(paths)
+    card = dataset.load_card(paths)
+    splits = {name: dataset.load(paths, name) for name in ("train", "validation", "test")}
+    rows = []
+    for name, network in variants(params.model(BASE), epochs).items():
+        if only and name not in only:
+            continue
+        for precision in ("float32", "bfloat16"):
+            fitted = training.fit(
+                network, card, splits["train"], splits["validation"], seed=params.seed, precision=precision
+            )
+            batches = dataset.scoring_batches(splits["test"], len(card.classes), params.evaluate.batch_size)
+            probabilities = metrics.predict(fitted.model, batches)
+            artifacts.save(fitted.model, folder / f"{name}-{precision}.keras")
+            np.save(folder / f"{name}-{precision}.npy", probabilities)
+            test = metrics.scores(probabilities, splits["test"].labels)
+            row = {"variant": name, "precision": precision, "validation": fitted.validation["accuracy"]}
+            rows.append(row | {"test": test["accuracy"]})
+            print(f"{name} {precision}: validation {row['validation']:.2%}, test {test['accuracy']:.2%}", flush=True)
+    return pd.DataFrame(rows)
+
+
+def loaded_equal(folder: Path) -> dict[str, bool]:
+    """Whether each saved network, loaded here, predicts what it predicted when it was saved."""
+    from pipeline import artifacts, dataset, metrics
+
+    paths = Paths(ROOT)
+    card, test = dataset.load_card(paths), dataset.load(paths, "test")
+    batches = dataset.scoring_batches(test, len(card.classes), config.load(paths).evaluate.batch_size)
+    return {
+        path.stem: np.array_equal(metrics.predict(artifacts.load(path), batches), np.load(path.with_suffix(".npy")))
+        for path in sorted(folder.glob("*.keras"))
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="some of the variants, by name")
+    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    runtime.start(config.load(Paths(ROOT)).runtime)
+    if arguments.load:
+        different = [name for name, equal in loaded_equal(arguments.load).items() if not equal]
+        sys.exit(f"other predictions after loading: {', '.join(different)}" if different else 0)
+    with tempfile.TemporaryDirectory() as folder:
+        table = train_all(arguments.epochs, arguments.only, Path(folder))
+        subprocess.run([sys.executable, __file__, "--load", folder], check=True)
+    print(f"loaded in a fresh process, all {len(table)} predict the same")
+    print(table.to_string(index=False, formatters={"validation": "{:.2%}".format, "test": "{:.2%}".format}))
+
+
+if __name__ == "__main__":
+    main()
