@@ -115,7 +115,9 @@ def _factor(name: str, members: list[Dimension], trials: pd.DataFrame) -> Factor
         varied = (np.abs(column) > 1e-9).any(axis=0)
         unit = "x2" if ranges[0].log else f"+{step(ranges[0]):g}"
         active = int((~np.isnan(places)).any(axis=1).sum())
-        return Factor(name, tuple(members), (unit,) * int(varied[0]), "", (active,) * int(varied[0]), column[:, varied])
+        return Factor(
+            name, tuple(members), (unit,) * int(varied.sum()), "", (active,) * int(varied.sum()), column[:, varied]
+        )
     choices = [member for member in members if isinstance(member, Choice)]
     found = np.column_stack([levels(member, trials[member.name]) for member in choices])
     listed = dict.fromkeys(label(value) for member in choices for value in member.values)

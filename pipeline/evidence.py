@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ FREEDOM = 6  # of the noise, at least, when all effects are estimated together, 
 CURVES = 5  # full trials, at least, to estimate from what a shorter one would have come to
 OBSERVED, ESTIMATED, REPEAT, UNUSED = "observed", "estimated", "repeat", "unused"
 MATTERS, NOT_SHOWN, CONSTANT, UNKNOWN = "matters", "not shown", "did not vary", "cannot be told"
+
+Row = dict[Any, Any]  # of a table, by column
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Scale:
     def change(self, effect: np.ndarray) -> np.ndarray:
         """As a share of the figure, 0.1 for 10 % more, or as a difference of figures."""
         return np.expm1(effect) if self.relative else effect
+
+    def back_change(self, change: np.ndarray) -> np.ndarray:
+        return np.log1p(change) if self.relative else change
 
     def words(self, change: float) -> str:
         if self.relative:
@@ -96,10 +102,8 @@ def assess(table: pd.DataFrame, curves: pd.DataFrame, dimensions: Sequence[Dimen
     trials = comparable(table, curves, dimensions, scale)
     base = next((int(row["trial"]) for _, row in trials.iterrows() if _is_base(row, dimensions)), None)
     observed = trials[trials["basis"] == OBSERVED].sort_values("trial")
-    best = None
-    if len(observed):
-        place = observed["figure"].idxmin() if scale.lower_is_better else observed["figure"].idxmax()
-        best = int(observed["trial"][place])
+    order = observed.sort_values("figure", ascending=scale.lower_is_better, kind="stable")
+    best = None if order.empty else int(order["trial"].iloc[0])
     factors, estimates, method = _estimates(trials, dimensions, scale, base)
     found = _effects(factors, estimates, scale)
     importance = _importance(factors, estimates)
@@ -134,9 +138,8 @@ def comparable(
                 basis[row] = ESTIMATED if np.isfinite(found[row]) else UNUSED
     trials = trials.assign(figure=found, basis=basis)
     order = trials[trials["basis"] != UNUSED].sort_values(["basis", "epochs", "trial"], ascending=[False, False, True])
-    values = pd.DataFrame(
-        {d.name: order[d.name].map(lambda v: "" if pd.isna(v) else effects.label(v)) for d in dimensions}
-    )
+    names = [dimension.name for dimension in dimensions]
+    values = order[names].map(lambda value: "" if pd.isna(value) else effects.label(value))
     trials.loc[values.index[values.duplicated()], "basis"] = REPEAT
     return trials
 
@@ -239,8 +242,8 @@ def _about(
     lines = [
         "# What the search says",
         "",
-        f"{_count(len(dimensions), 'dimension')}, {_count(len(trials), 'trial')}; objective {scale.objective}, {better} is "
-        "better.",
+        f"{_count(len(dimensions), 'dimension')}, {_count(len(trials), 'trial')}; objective {scale.objective}, "
+        f"{better} is better.",
     ]
     short = (trials["status"] == "PRUNED") | ((trials["status"] == "COMPLETED") & (trials["basis"] == ESTIMATED))
     failed = ~trials["status"].isin(["COMPLETED", "PRUNED"])
@@ -259,68 +262,68 @@ def _about(
     if best is None:
         return [*lines, "No trial was completed."]
     if base is None or not np.isfinite(figures[base]):
-        return [
-            *lines,
-            f"Best: trial {best} with {figures[best]:.4f}. There is no figure of the base to compare it with.",
-        ]
+        return [*lines, f"Best: trial {best} with {figures[best]:.4f}. The base has no figure to compare it with."]
     if best == base:
         return [*lines, f"No trial is better than the base (trial {base}), {figures[base]:.4f}."]
     gain = scale.forward(figures[[best]].to_numpy()) - scale.forward(figures[[base]].to_numpy())
     return [
         *lines,
         f"Best: trial {best} with {figures[best]:.4f}; base (trial {base}): {figures[base]:.4f}; difference "
-        f"{scale.words(float(scale.change(gain)[0]))}. The best of many trials is partly the luckiest: fit it with other "
-        "seeds before you quote it.",
+        f"{scale.words(float(scale.change(gain)[0]))}. The best of many trials is partly the luckiest: fit it with "
+        "other seeds before you quote it.",
     ]
 
 
 def _findings(factors: Sequence[Factor], found: pd.DataFrame, importance: pd.DataFrame, scale: Scale) -> list[str]:
-    by_name = {factor.name: factor for factor in factors}
-    rows = {
-        verdict: list(importance.loc[importance["verdict"] == verdict].itertuples())
-        for verdict in (MATTERS, NOT_SHOWN, UNKNOWN, CONSTANT)
-    }
+    """The verdict on each dimension, and what it rests on."""
+    changes: dict[str, list[Row]] = {factor.name: [] for factor in factors}
+    for row in found.to_dict("records"):
+        changes[row["dimension"]].append(row)
+    rows: dict[str, list[Row]] = {verdict: [] for verdict in (MATTERS, NOT_SHOWN, UNKNOWN, CONSTANT)}
+    for row in importance.to_dict("records"):
+        rows[row["verdict"]].append(row)
     lines = []
     if rows[MATTERS]:
         lines += ["Matters (share of the variance between trials, and effects, with 95 % intervals):", ""]
         for row in rows[MATTERS]:
-            changes = found[found["dimension"] == row.dimension]
+            own = changes[row["dimension"]]
+            share = " to ".join(f"{100 * row[end]:.0f} %" for end in ("low", "high"))
             lines.append(
-                f"- `{row.dimension}`: {row.share:.0%} ({row.low:.0%} to {row.high:.0%}). "
-                f"{_changes(changes, scale)}. Favours {_favoured(by_name[row.dimension], changes, scale)}."
+                f"- `{row['dimension']}`: {100 * row['share']:.0f} % ({share}). "
+                f"{_changes(own, scale)}. Favours {_favoured(own, scale)}."
             )
         lines.append("")
     elif rows[NOT_SHOWN]:
         lines += ["No dimension is shown to matter.", ""]
     if rows[NOT_SHOWN]:
-        lines += ["Not shown to matter; what its interval holds is still possible:", ""]
-        for row in rows[NOT_SHOWN]:
-            lines.append(f"- `{row.dimension}`: {_changes(found[found['dimension'] == row.dimension], scale)}.")
+        lines += ["Not shown to matter; what the intervals hold is still possible:", ""]
+        lines += [f"- `{row['dimension']}`: {_changes(changes[row['dimension']], scale)}." for row in rows[NOT_SHOWN]]
         lines.append("")
     for verdict, said in ((UNKNOWN, "Cannot be told from these trials"), (CONSTANT, "Did not vary")):
         if rows[verdict]:
-            lines += [f"{said}: {', '.join(f'`{row.dimension}`' for row in rows[verdict])}.", ""]
+            lines += [f"{said}: {', '.join('`' + row['dimension'] + '`' for row in rows[verdict])}.", ""]
     return lines[:-1]
 
 
-def _changes(found: pd.DataFrame, scale: Scale) -> str:
+def _changes(rows: list[Row], scale: Scale) -> str:
     said = []
-    for row in found.itertuples():
-        change = f"{row.change} instead of {row.reference}" if row.reference else str(row.change)
-        if np.isnan(row.effect):
+    for row in rows:
+        change = f"{row['change']} instead of {row['reference']}" if row["reference"] else row["change"]
+        if np.isnan(row["effect"]):
             said.append(f"{change}: cannot be told")
         else:
-            ends = f"{scale.words(row.low)} to {scale.words(row.high)}"
-            said.append(f"{change}: {scale.words(row.effect)} ({ends})")
+            effect, low, high = (scale.words(row[key]) for key in ("effect", "low", "high"))
+            said.append(f"{change}: {effect} ({low} to {high})")
     return "; ".join(said)
 
 
-def _favoured(factor: Factor, found: pd.DataFrame, scale: Scale) -> str:
+def _favoured(rows: list[Row], scale: Scale) -> str:
     sign = 1 if scale.lower_is_better else -1
-    if factor.numeric:
-        return "lower values" if sign * found["effect"].iloc[0] > 0 else "higher values"
-    best = found.loc[(sign * found["effect"]).idxmin()]
-    return f"{best['change']}" if sign * best["effect"] < 0 else factor.reference
+    best = min(rows, key=lambda row: sign * row["effect"])
+    helps = sign * best["effect"] < 0
+    if not best["reference"]:
+        return "higher values" if helps else "lower values"
+    return best["change"] if helps else best["reference"]
 
 
 def _count(number: int, thing: str) -> str:
