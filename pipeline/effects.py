@@ -44,6 +44,14 @@ class Factor:
     def numeric(self) -> bool:
         return isinstance(self.members[0], Range)
 
+    @property
+    def untried(self) -> list[str]:
+        """The listed levels that no trial has."""
+        listed = {
+            label(value): None for member in self.members if isinstance(member, Choice) for value in member.values
+        }
+        return [level for level in listed if level not in (self.reference, *self.changes)]
+
 
 @dataclass(frozen=True)
 class Estimate:

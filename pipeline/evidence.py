@@ -302,6 +302,9 @@ def _findings(factors: Sequence[Factor], found: pd.DataFrame, importance: pd.Dat
     for verdict, said in ((UNKNOWN, "Cannot be told from these trials"), (CONSTANT, "Did not vary")):
         if rows[verdict]:
             lines += [f"{said}: {', '.join('`' + row['dimension'] + '`' for row in rows[verdict])}.", ""]
+    untried = [f"`{factor.name}`: {', '.join(factor.untried)}" for factor in factors if factor.untried]
+    if untried:
+        lines += [f"In no trial that counts: {'; '.join(untried)}.", ""]
     return lines[:-1]
 
 
