@@ -77,7 +77,7 @@ def label(value: Any) -> str:
     if isinstance(value, int | float | np.number):
         return f"{value:.12g}"
     if isinstance(value, str):
-        return value.lower() if value in ("True", "False") else value
+        return value
     return json.dumps(value)
 
 

@@ -157,13 +157,11 @@ def _prediction(seen: pd.Series, finals: pd.Series, own: float, scale: Scale) ->
 
 def _is_base(row: pd.Series, dimensions: Sequence[Dimension]) -> bool:
     for dimension in dimensions:
-        value = row[dimension.name]
-        if pd.isna(value):
-            continue
         if isinstance(dimension, Choice):
-            if effects.label(value) != effects.label(dimension.default):
+            [level] = effects.levels(dimension, row[[dimension.name]])
+            if level not in (None, effects.label(dimension.default)):
                 return False
-        elif not isclose(float(value), dimension.default, rel_tol=1e-9, abs_tol=1e-12):
+        elif pd.notna(row[dimension.name]) and not isclose(row[dimension.name], dimension.default, abs_tol=1e-12):
             return False
     return True
 

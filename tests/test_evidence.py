@@ -141,10 +141,10 @@ def test_intervals_cover_what_was_planted():
 def test_chance_is_rarely_said_to_matter(count: int):
     rng = np.random.default_rng(2)
     false = []
-    for _ in range(60):
+    for _ in range(40):
         found = evidence.assess(with_loss(drawn(count, rng), rng), NO_CURVES, SPACE, "val_loss").importance
         false.append((found["verdict"] == evidence.MATTERS).any())
-    assert np.mean(false) <= 0.12
+    assert np.mean(false) <= 0.125
 
 
 def test_what_was_planted_comes_first():
@@ -168,6 +168,15 @@ def test_blocks_are_told_apart_when_there_are_trials_enough():
     }
     assert "to tell blocks apart takes 19 trials" in few.text
     assert {factor.name for factor in many.factors} == {dimension.name for dimension in SPACE}
+
+
+def test_null_may_be_a_level():
+    stopping = Choice("fit.early_stopping", "k", 3, (None, 3, 5))
+    trials = table([{"fit.early_stopping": value} for value in (None, 3, 5, None, 3, 5)])
+    [factor] = effects.factors([stopping], trials, share_blocks=True)
+    assert (factor.reference, factor.changes, factor.trials) == ("3", ("null", "5"), (2, 2))
+    found = evidence.assess(trials.assign(val_loss=0.1 + 0.01 * trials["trial"]), NO_CURVES, [stopping], "val_loss")
+    assert found.base == 1
 
 
 def test_dimensions_that_move_together_cannot_be_told_apart():
@@ -267,7 +276,7 @@ def test_edges(name: str, said: str, tmp_path: Path):
 
 
 def test_equal_tables_are_equal_bytes_even_through_a_file(tmp_path: Path):
-    """A missing value makes numbers of a file's column floats, and truth values text: the levels stay what they are."""
+    """A missing value makes floats of the whole numbers in a file's column: the levels stay what they are."""
     rng = np.random.default_rng(7)
     space = [
         *SPACE,
