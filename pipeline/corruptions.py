@@ -1,8 +1,8 @@
 """The fifteen corruptions of MNIST-C, which change an image but not its class.
 
-N. Mu, J. Gilmer, MNIST-C: a robustness benchmark for computer vision, 2019, arXiv 1906.02337. Written from the
-descriptions in the paper; the severities are this project's own, one for each corruption, so figures compare with each
-other and not with those of the paper. Every corruption takes uint8 images of shape (n, height, width, 1 or 3) and a
+The kinds are those of N. Mu and J. Gilmer (MNIST-C: a robustness benchmark for computer vision, 2019, arXiv
+1906.02337). How each is made and how severe it is, one severity for each, are this project's own: figures compare with
+each other, not with those of the paper. Every corruption takes uint8 images of shape (n, height, width, 1 or 3) and a
 generator, and returns new images of the same shape and type.
 """
 
@@ -15,7 +15,7 @@ from scipy import ndimage, signal
 Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 WHITE = 255
-CHUNK = 250  # images that are corrupted at a time, to bound the memory
+CHUNK = 250  # images that are corrupted at a time, to bound the memory; another number means other draws
 
 # Lengths are pixels of an image whose shorter side is SIDE; they grow with the image.
 SIDE = 28

@@ -61,6 +61,11 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(name: str):
     assert np.array_equal(first[0], first[1]) == certain  # each image has its own draws
 
 
+def test_each_corruption_draws_by_itself(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(CORRUPTIONS, "twin", CORRUPTIONS["impulse_noise"])
+    assert not np.array_equal(corrupt("twin", grey(100), 1), corrupt("impulse_noise", grey(100), 1))
+
+
 def test_chunks_are_drawn_one_after_the_other(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(corruptions, "CHUNK", 2)
     found = corrupt("rotate", square(5), 1)
