@@ -114,7 +114,9 @@ def test_motion_blur_spreads_a_point_along_a_line_of_its_length():
 def test_rotate_turns_by_its_angles_both_ways():
     bar = np.zeros((50, 28, 28, 1), np.uint8)
     bar[:, 5:23, 13:15] = 255
-    turned = angles(corrupt("rotate", bar, 1))
+    found = corrupt("rotate", bar, 1)
+    assert found.sum(axis=(1, 2, 3)) == pytest.approx(bar.sum(axis=(1, 2, 3)), rel=0.02)
+    turned = angles(found)
     low, high = corruptions.ROTATION
     assert ((np.abs(turned) > low - 1) & (np.abs(turned) < high + 1)).all()
     assert {-1, 1} == set(np.sign(turned))
