@@ -112,12 +112,12 @@ def test_a_shift_of_the_image_is_the_shift_the_network_sees():
 
 
 def test_images_that_a_shift_would_cut_are_left_out():
-    images = dots(3)
-    images[0, 1, 7] = 1  # one row of black above
-    images[1, 7, 13] = 1  # one column of black to the right
-    assert robustness.shift_consistency({"c": constant}, images, seed=1, furthest=1)["images"].tolist() == [3]
+    images = dots(5)
+    images[0, 1, 7] = images[1, 13, 7] = 1  # one row of black above, below
+    images[2, 7, 1] = images[3, 7, 13] = 1  # one column of black to the left, to the right
+    assert robustness.shift_consistency({"c": constant}, images, seed=1, furthest=1)["images"].tolist() == [5]
     assert robustness.shift_consistency({"c": constant}, images, seed=1, furthest=2)["images"].tolist() == [1, 1]
-    none = robustness.shift_consistency({"c": constant}, images[:2], seed=1, furthest=2)
+    none = robustness.shift_consistency({"c": constant}, images[:4], seed=1, furthest=2)
     assert list(none.columns) == list(robustness.shift_consistency({"c": constant}, images, seed=1).columns)
     assert none.empty
     assert robustness.most_consistent(none).empty
