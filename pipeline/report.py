@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.looking import Pictures
 
 TEMPLATES = Path(__file__).parent / "templates"
-MISSING = "–"  # noqa: RUF001
+MISSING = "—"
 # Key of a network's figures -> its title and format. The first ones are the headline, the others under "all figures".
 HEADLINE = ("accuracy", "loss", "f1", "ece", "parameters")
 FIGURES = {
@@ -140,7 +140,7 @@ class Report:
         if {"accuracy", "accuracy_low", "accuracy_high"} <= known:
             head.insert(2, "95 % interval")
             for cells, row in zip(rows, self.figures.values(), strict=True):
-                cells.insert(2, f"{_figure('accuracy_low', row)} to {_figure('accuracy_high', row)}")
+                cells.insert(2, _interval(row.get("accuracy_low"), row.get("accuracy_high"), ".2%"))
         details = [
             [FIGURES.get(key, (key.replace("_", " "),))[0], *(_figure(key, row) for row in self.figures.values())]
             for key in every
@@ -158,7 +158,7 @@ class Report:
             [
                 f"{row['a']}, {row['b']}",
                 _text(row["difference"], "+.2f"),
-                f"{_text(row['low'], '+.2f')} to {_text(row['high'], '+.2f')}",
+                _interval(row["low"], row["high"], "+.2f"),
                 _text(row["p"], ".4f"),
                 _text(row["p_adjusted"], ".4f"),
             ]
@@ -249,7 +249,7 @@ def _shifts(table: pd.DataFrame) -> Table:
         [
             f"{pixels} pixel{'s' if pixels != 1 else ''}",
             *(
-                f"{_text(row['consistency'], '.1%')} ({_text(row['low'], '.1%')} to {_text(row['high'], '.1%')})"
+                f"{_text(row['consistency'], '.1%')} ({_interval(row['low'], row['high'], '.1%')})"
                 for row in group.set_index("model").reindex(models).to_dict("records")
             ),
         ]
@@ -281,6 +281,11 @@ def _figure(key: str, row: Mapping[str, Any]) -> str:
 
 def _text(value: Any, form: str) -> str:
     return format(value, form) if _is_number(value) and math.isfinite(value) else MISSING
+
+
+def _interval(low: Any, high: Any, form: str) -> str:
+    ends = [_text(low, form), _text(high, form)]
+    return MISSING if MISSING in ends else " to ".join(ends)
 
 
 def _is_number(value: Any) -> bool:

@@ -64,7 +64,7 @@ def accuracy(figures: Mapping[str, Mapping[str, float]]) -> Markup:
 
 def differences(comparisons: pd.DataFrame) -> Markup:
     """The difference of accuracy of each pair of networks, with its interval."""
-    names = [f"{_short(a)} − {_short(b)}" for a, b in zip(comparisons["a"], comparisons["b"], strict=True)]  # noqa: RUF001
+    names = [f"{_short(a)} - {_short(b)}" for a, b in zip(comparisons["a"], comparisons["b"], strict=True)]
     values, low, high = (comparisons[column].to_numpy(float) for column in ("difference", "low", "high"))
 
     def paint(axes: Axes) -> None:
