@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline import atomic, look_pictures, report_plots
+from pipeline import atomic, look_pictures, pages, report_plots
 
 if TYPE_CHECKING:
     from pipeline.looking import Pictures
 
-TEMPLATES = Path(__file__).parent / "templates"
 MISSING = "—"
 # Key of a network's figures -> its title and format. The first ones are the headline, the others under "all figures".
 HEADLINE = ("accuracy", "loss", "f1", "ece", "parameters")
@@ -101,14 +99,8 @@ class Report:
         atomic.write_text(target, self.page())
 
     def page(self) -> str:
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        return environment.get_template("report.html").render(
+        return pages.render(
+            "report.html",
             dataset=self.dataset,
             results=self._results(),
             comparisons=self._comparisons(),

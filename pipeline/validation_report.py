@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 
-from pipeline import inspection, pictures
+from pipeline import inspection, pages, pictures
 from pipeline.catalog import Entry
 from pipeline.config import CHECKS, Validate
 from pipeline.readers import Images
 from pipeline.schema import LINKS, RANKED, SPLITS
 
-TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = 6  # significant digits in the tables
 ROWS = 500  # findings of one check in findings.csv
 PICTURES = 24  # findings of one check that are shown as pictures
@@ -70,13 +68,8 @@ class Report:
         severities = set(self.found["severity"])
         verdict = "error" if "error" in severities else "warning" if severities else "passed"
         texts = {"error": "may not be trained on", "warning": "valid, with warnings", "passed": "valid"}
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-        )
-        return environment.get_template("validation.html").render(
+        return pages.render(
+            "validation.html",
             dataset=self.dataset,
             entry=self.entry,
             verdict=verdict,
