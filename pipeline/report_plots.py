@@ -26,6 +26,7 @@ VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", HEAT: "heat"} | {
     colour: f"series{number}" for number, colour in enumerate(SERIES, start=1)
 }
 MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHED = (0, (2.5, 1.2))
 WIDTH = 4.7  # inches of 72 units; a telephone shows about as many units
 ROW = 0.33  # inches of a row of dots
 NUMBERED = 20  # classes at most for the counts to fit into a confusion matrix
@@ -46,7 +47,6 @@ STYLE: dict[Any, Any] = {
     "ytick.color": SOFT,
     "legend.frameon": False,
     "lines.markersize": 5,
-    "lines.scale_dashes": False,
 }
 
 
@@ -58,11 +58,11 @@ def accuracy(figures: Mapping[str, Mapping[str, float]]) -> Markup:
         np.array([figures[name].get(key, figures[name]["accuracy"]) for name in names])
         for key in ("accuracy_low", "accuracy_high")
     )
-    label = "Accuracy on the test images, with 95 % interval"
+    label = "Accuracy on the test images, with 95% interval"
     return _draw(label, _rows_high(names), lambda axes: _dots(axes, names, values, low, high, "accuracy", percent=True))
 
 
-def differences(comparisons: pd.DataFrame) -> Markup:
+def differences(comparisons: pd.DataFrame, title: str) -> Markup:
     """The difference of accuracy of each pair of networks, with its interval."""
     names = [f"{_short(a)} - {_short(b)}" for a, b in zip(comparisons["a"], comparisons["b"], strict=True)]
     values, low, high = (comparisons[column].to_numpy(float) for column in ("difference", "low", "high"))
@@ -71,7 +71,7 @@ def differences(comparisons: pd.DataFrame) -> Markup:
         axes.axvline(0, color=INK, linewidth=1)
         _dots(axes, names, values, low, high, "percentage points", percent=False)
 
-    return _draw("Differences of accuracy between networks, with intervals", _rows_high(names), paint)
+    return _draw(title, _rows_high(names), paint)
 
 
 def curves(table: pd.DataFrame, figure: str) -> Markup:
@@ -80,11 +80,13 @@ def curves(table: pd.DataFrame, figure: str) -> Markup:
     def paint(axes: Axes) -> None:
         models = list(dict.fromkeys(table["model"]))
         for number, name in enumerate(models):
-            for split, line in (("training", "--"), ("validation", "-")):
+            for split, line in (("training", DASHED), ("validation", "-")):
                 rows = table[(table["model"] == name) & (table["split"] == split)]
                 label = _short(name, 24) if split == "validation" else None
                 width = _line_width(number, len(models))
-                axes.plot(rows["epoch"], rows[figure], line, color=_colour(number), linewidth=width, label=label)
+                axes.plot(
+                    rows["epoch"], rows[figure], linestyle=line, color=_colour(number), linewidth=width, label=label
+                )
         later = table[table["epoch"] > table["epoch"].min()]
         if figure == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -96,7 +98,7 @@ def curves(table: pd.DataFrame, figure: str) -> Markup:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("epoch")
+        axes.set(xlabel="epoch", ylabel=figure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(axes, len(models))
 
@@ -104,7 +106,7 @@ def curves(table: pd.DataFrame, figure: str) -> Markup:
 
 
 def reliability(table: pd.DataFrame, model: str) -> Markup:
-    """Accuracy against confidence in bins of one network, with 95 % Wilson intervals.
+    """Accuracy against confidence in bins of one network, with 95% Wilson intervals.
 
     The area of a dot grows with the square root of the number of its images.
     """

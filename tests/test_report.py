@@ -70,6 +70,10 @@ def report() -> Report:
             (first, second, 1.64, 0.83, 2.45, 0.0021, 0.0042, f"{first} is better than {second} by 1.64 pp"),
         ),
         replicates=frame("model seeds mean deviation", (first, 5, 0.9865, 0.0012)),
+        seed_comparisons=frame(
+            "a b difference low high p p_adjusted sentence",
+            (first, second, 1.5, -0.25, 3.25, 0.0731, 0.1462, "no difference can be shown over 5 seeds"),
+        ),
         reliability=frame("model lower upper count confidence accuracy", *bins),
         per_class=frame(
             "model class precision recall f1 support",
@@ -85,11 +89,12 @@ def report() -> Report:
             "model corruption error relative",
             *((model, name, error, 0.87) for model in MODELS for name, error in (("fog", 0.456), ("shot_noise", 0.0))),
         ),
+        corruption_summary=frame("model clean_error mean_error mce worst", (first, 0.0124, 0.1357, 0.91, "glass_blur")),
         shift=frame(
             "model shift consistency low high",
             *((model, k, 0.973 - 0.1 * k, 0.95 - 0.1 * k, 0.99 - 0.1 * k) for model in MODELS for k in (1, 2)),
         ),
-        foreign=frame("model inputs auroc", *((model, "uniform_noise", 0.876) for model in MODELS)),
+        foreign=frame("model against auroc", *((model, "uniform_noise", 0.876) for model in MODELS)),
         curves=frame(
             "model split epoch loss accuracy",
             *(
@@ -168,7 +173,7 @@ def test_whatever_is_referred_to_is_there_once(text: str, page: Page):
 def test_every_picture_has_a_text_and_every_table_its_heads(page: Page):
     assert len(page.all("img")) > 20
     assert all(picture["alt"] for picture in page.all("img"))
-    assert len(page.all("svg")) == 10
+    assert len(page.all("svg")) == 11
     assert all(plot["role"] == "img" and plot["aria-label"] for plot in page.all("svg"))
     assert all(head["scope"] in ("row", "col") for head in page.all("th"))
     assert len(page.all("table")) == len(page.all("caption"))
@@ -190,10 +195,33 @@ def test_plots_have_the_colours_of_the_page(text: str):
     [
         *("98.76%", "98.11% to 99.22%", "0.0512", "421,642", "0.0213", "99.54%", "0.9871", "0.0117", "1.375", "1.25"),
         *("is better than <i>net</i> by 1.64 pp", "+1.64", "+0.83 to +2.45", "0.0021", "0.0042"),
-        *("98.65%", "0.12%", "0.9123", "0.8765", "0.8941", "1,234", "4,241,152", "1.37"),
+        *(
+            "98.65%",
+            "0.12",
+            "no difference can be shown over 5 seeds",
+            "-0.25 to +3.25",
+            "0.1462",
+            "0.9123",
+            "0.8765",
+            "0.8941",
+            "1,234",
+            "4,241,152",
+            "1.37",
+        ),
         *("45.60%", "45.6", "0.87", "87.3% (85.0% to 89.0%)", "0.876", "0a1b2c", "keras: 3.15.1", "42"),
         *("99.99%", "75.00%", "62.50%", "100%", "image 3", "8 x 6", "4 x 3"),
-        *("cat", "<b>dog</b>", "$owl$", "<em>digits</em>", "shot noise", "uniform noise"),
+        *(
+            "cat",
+            "<b>dog</b>",
+            "$owl$",
+            "<em>digits</em>",
+            "shot noise",
+            "uniform noise",
+            "1.24%",
+            "13.57%",
+            "0.91",
+            "glass blur",
+        ),
     ],
 )
 def test_every_figure_is_on_the_page(page: Page, found: str):
@@ -213,12 +241,14 @@ SECTIONS = {
     "figures": ["results"],
     "comparisons": ["differences"],
     "replicates": ["differences"],
+    "seed_comparisons": ["differences"],
     "curves": ["learning"],
     "reliability": ["calibration"],
     "per_class": ["classes"],
     "confusion": ["classes"],
     "pictures": ["failures", "insides"],
     "corruption": ["robustness"],
+    "corruption_summary": ["robustness"],
     "shift": ["robustness"],
     "foreign": ["robustness"],
     "cost": ["cost"],
@@ -243,6 +273,7 @@ def test_sections_stand_in_the_order_of_reading(page: Page):
 
 def test_without_parts_there_is_a_title():
     assert sections(Page(Report("digits").page())) == []
+    assert sections(Page(Report("digits", figures={}, shift=pd.DataFrame(), cost=pd.DataFrame()).page())) == []
 
 
 def test_equal_input_gives_equal_bytes(text: str, tmp_path):
