@@ -198,16 +198,14 @@ def _draw(label: str, height: float, paint: Callable[[Axes], None]) -> Markup:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         paint(figure.subplots())
         content = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(content, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(content, format="svg", transparent=True)
     return Markup(_inline(content.getvalue(), label))
 
 
 def _inline(svg: str, label: str) -> str:
     """An SVG file as an element of a page: without what only a file needs, with colours of the page."""
     box = svg.partition('viewBox="')[2].partition('"')[0]
-    body = svg[svg.index("<defs") : svg.rindex("</svg>")]
-    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
+    body = svg[svg.index("<defs") : svg.rindex("</svg>")]  # the metadata, with the time, stand before it
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', body))
     body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)

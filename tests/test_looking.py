@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras.layers import Conv2D, Dense, GlobalAveragePooling2D
+from keras.layers import Conv2D, Dense, GlobalAveragePooling2D, MaxPooling2D
 
 from models import cnn
 from models.spec import Network
@@ -57,19 +57,29 @@ def test_the_example_is_of_the_class_in_the_middle():
 
 @pytest.mark.parametrize("activation", ["softmax", "linear"])
 def test_grad_cam_of_a_network_worked_by_hand(activation: str):
-    """Two maps, 2x and -1x; logits are their means times a matrix, so each weight is that matrix over the positions."""
+    """The last convolution gives 2x and -1x of its input x, 2 x 2 positions; logits are means times a matrix, so each
+    weight is that matrix over 4."""
     model = keras.Sequential(
-        [keras.Input((4, 4, 1)), Conv2D(2, 1), GlobalAveragePooling2D(), Dense(2, activation=activation)]
+        [
+            keras.Input((4, 4, 1)),
+            Conv2D(1, 1),
+            MaxPooling2D(),
+            Conv2D(2, 1),
+            GlobalAveragePooling2D(),
+            Dense(2, activation=activation),
+        ]
     )
     matrix = np.array([[3.0, -3.0], [1.0, 1.0]])
-    model.layers[0].set_weights([np.array([2.0, -1.0]).reshape(1, 1, 1, 2), np.zeros(2)])
-    model.layers[2].set_weights([matrix, np.array([0.5, 0.0])])
+    model.layers[0].set_weights([np.ones((1, 1, 1, 1)), np.zeros(1)])
+    model.layers[2].set_weights([np.array([2.0, -1.0]).reshape(1, 1, 1, 2), np.zeros(2)])
+    model.layers[4].set_weights([matrix, np.array([0.5, 0.0])])
     pixels = np.repeat(images(1, (4, 4, 1)), 2, axis=0)
     found = looking.grad_cam(model, pixels, np.array([0, 1]))
     assert found is not None
-    x = pixels[0, ..., 0] / 255
-    np.testing.assert_allclose(found[0], (2 * 3 - 1 * 1) / 16 * x, rtol=1e-5)  # class 0
-    assert not found[1].any()  # class 1: (2 * -3 - 1 * 1) / 16 speaks against it everywhere
+    x = pixels[0, ..., 0].reshape(2, 2, 2, 2).max(axis=(1, 3)) / 255
+    between = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])  # from 2 positions to 4
+    np.testing.assert_allclose(found[0], between @ ((2 * 3 - 1 * 1) / 4 * x) @ between.T, rtol=1e-5)  # class 0
+    assert not found[1].any()  # class 1: (2 * -3 - 1 * 1) / 4 speaks against it everywhere
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -89,7 +99,7 @@ def test_grad_cam_has_the_size_of_the_image_and_follows_what_the_last_convolutio
 
 
 BLOCKS = {
-    "max": {"filters": [4], "dropout": 0.5, "batch_norm": True},
+    "max": {"filters": [4]},
     "none": {"filters": [4], "pooling": {"kind": "none"}},
     "strided": {"filters": [4], "pooling": {"kind": "strided"}},
     "fractional": {"filters": [4], "pooling": {"kind": "fractional_max"}},
@@ -103,7 +113,9 @@ BLOCKS = {
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_feature_maps_are_those_of_the_model_cut_off_there(block: dict, precision: str):
     image = (12, 10, 3)
-    model = network({"filters": [3]}, block, image=image, precision=precision, dense=[4])
+    model = network(
+        {"filters": [3], "dropout": 0.5, "batch_norm": True}, block, image=image, precision=precision, dense=[4]
+    )
     pixels = images(1, image)
     maps = looking.feature_maps(model, pixels[0])
     assert [each.block for each in maps] == ["block1", "block2"]
