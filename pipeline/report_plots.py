@@ -6,7 +6,7 @@ Every plot is small enough for a telephone. Equal data give equal bytes.
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -77,8 +77,9 @@ def differences(comparisons: pd.DataFrame, title: str) -> Markup:
 def curves(table: pd.DataFrame, figure: str) -> Markup:
     """`accuracy` or `loss` by epoch: training dashed, validation drawn through."""
 
+    models = list(dict.fromkeys(table["model"]))
+
     def paint(axes: Axes) -> None:
-        models = list(dict.fromkeys(table["model"]))
         for number, name in enumerate(models):
             for split, line in (("training", DASHED), ("validation", "-")):
                 rows = table[(table["model"] == name) & (table["split"] == split)]
@@ -100,9 +101,9 @@ def curves(table: pd.DataFrame, figure: str) -> Markup:
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="epoch", ylabel=figure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(axes, len(models))
+        _legend(axes, models)
 
-    return _draw(f"{figure.capitalize()} by epoch, of training and validation", 3.3, paint)
+    return _draw(f"{figure.capitalize()} by epoch, of training and validation", _curves_high(models), paint)
 
 
 def reliability(table: pd.DataFrame, model: str) -> Markup:
@@ -154,6 +155,7 @@ def corruptions(table: pd.DataFrame) -> Markup:
     wide = table.pivot(index="corruption", columns="model", values="error")
     errors = wide.reindex(index=list(dict.fromkeys(table["corruption"])), columns=names).to_numpy(float)
     worst = max(float(np.nanmax(errors)), 1e-12)
+    upright = len(names) > 3
     rows = [str(name).replace("_", " ") for name in dict.fromkeys(table["corruption"])]
 
     def paint(axes: Axes) -> None:
@@ -162,16 +164,17 @@ def corruptions(table: pd.DataFrame) -> Markup:
             _number(axes, row, column, f"{100 * errors[row, column]:.1f}", 10)
         _grid_of_cells(axes, rows, names, 1)
         axes.xaxis.tick_top()
-        axes.tick_params(axis="x", rotation=0 if len(names) <= 3 else 60, length=0)
+        axes.tick_params(axis="x", rotation=90 if upright else 0, length=0)
 
-    return _draw("Error in percent by corruption and network", 0.7 + 0.27 * len(rows), paint)
+    return _draw("Error in percent by corruption and network", (1.6 if upright else 0.7) + 0.27 * len(rows), paint)
 
 
 def shift(table: pd.DataFrame) -> Markup:
     """The share of images whose answer stays under every shift of up to k pixels, by k, with intervals."""
 
+    models = list(dict.fromkeys(table["model"]))
+
     def paint(axes: Axes) -> None:
-        models = list(dict.fromkeys(table["model"]))
         for number, name in enumerate(models):
             rows = table[table["model"] == name]
             axes.fill_between(rows["shift"], rows["low"], rows["high"], color=_colour(number), alpha=0.15, linewidth=0)
@@ -186,9 +189,9 @@ def shift(table: pd.DataFrame) -> Markup:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("shift of up to so many pixels")
-        _legend(axes, len(models))
+        _legend(axes, models)
 
-    return _draw("Share of images whose answer stays under every shift", 3.3, paint)
+    return _draw("Share of images whose answer stays under every shift", _curves_high(models), paint)
 
 
 def _draw(label: str, height: float, paint: Callable[[Axes], None]) -> Markup:
@@ -246,8 +249,18 @@ def _grid_of_cells(axes: Axes, rows: list[str], columns: list[str], step: int) -
     axes.spines[:].set_visible(False)
 
 
-def _legend(axes: Axes, entries: int) -> None:
-    axes.figure.legend(loc="outside lower center", ncols=min(entries, 3), fontsize=10, labelcolor=INK)
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    axes.figure.legend(loc="outside lower center", ncols=_legend_columns(names), fontsize=10, labelcolor=INK)
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """As many as fit beside each other."""
+    longest = max(map(len, names))
+    return min(len(names), 3 if longest <= 9 else 2 if longest <= 18 else 1)
+
+
+def _curves_high(names: Sequence[str]) -> float:
+    return 3.1 + 0.2 * -(-len(names) // _legend_columns(names))
 
 
 def _colour(number: int) -> str:
