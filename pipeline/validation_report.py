@@ -3,30 +3,24 @@
 Equal findings are equal bytes: nothing here depends on the time or the machine.
 """
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from pipeline import inspection
+from pipeline import inspection, pages, pictures
 from pipeline.catalog import Entry
 from pipeline.config import CHECKS, Validate
 from pipeline.readers import Images
 from pipeline.schema import LINKS, RANKED, SPLITS
 
-TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = 6  # significant digits in the tables
 ROWS = 500  # findings of one check in findings.csv
 PICTURES = 24  # findings of one check that are shown as pictures
 SAMPLES = 18  # images of each class that are shown
 CLASSES = 50  # that are shown with images
-SIDE = 64  # pixels of a picture at most: the page is to stay below a megabyte
 BINS = 40
 WIDTH, HEIGHT = 320, 120  # of a chart, in its own units
 TRACK = 260  # pixels of the longest bar
@@ -74,13 +68,8 @@ class Report:
         severities = set(self.found["severity"])
         verdict = "error" if "error" in severities else "warning" if severities else "passed"
         texts = {"error": "may not be trained on", "warning": "valid, with warnings", "passed": "valid"}
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-        )
-        return environment.get_template("validation.html").render(
+        return pages.render(
+            "validation.html",
             dataset=self.dataset,
             entry=self.entry,
             verdict=verdict,
@@ -110,7 +99,11 @@ class Report:
         rows = self.rows[(self.rows["label"] == label) & (self.rows["split"] == "train")]
         spread = np.unique(np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows)), dtype=int))
         samples = inspection.pixels(self.published, rows.iloc[spread])
-        return {"name": name, "mean": _picture(self._mean(rows)), "samples": [_picture(image) for image in samples]}
+        return {
+            "name": name,
+            "mean": pictures.thumbnail(self._mean(rows)),
+            "samples": [pictures.thumbnail(image) for image in samples],
+        }
 
     def _mean(self, rows: pd.DataFrame) -> np.ndarray:
         total = np.zeros(self.entry.image, np.float64)
@@ -167,20 +160,10 @@ class Report:
         where = f"{about['published']} {about['index']}, labelled {self.entry.class_name(about['label'])}"
         parts = [where, about["detail"], "" if about["value"] is True else _short(about["value"])]
         return {
-            "images": [_picture(image) for image in inspection.pixels(self.published, self.rows.loc[shown])],
+            "images": [pictures.thumbnail(image) for image in inspection.pixels(self.published, self.rows.loc[shown])],
             "caption": "; ".join(filter(None, parts)),
         }
 
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def _picture(image: np.ndarray) -> str:
-    """An image of shape (height, width, channels) as the address of an <img>."""
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    picture.thumbnail((SIDE, SIDE))
-    kind, options = ("png", {"optimize": True}) if image.shape[2] == 1 else ("jpeg", {"quality": 80})
-    content = io.BytesIO()
-    picture.save(content, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
