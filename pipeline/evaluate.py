@@ -1,7 +1,7 @@
 """Score every network on the test images:  python -m pipeline.evaluate
 
-Writes results/metrics.json (a network's name -> its figures), results/evaluation (per-class figures, confusions and
-learning curves as data of plots) and results/report.md, and adds the test figures to the MLflow run of each network.
+Writes results/metrics.json (a network's name -> its figures), results/evaluation (tables, and the data of plots) and
+results/report.md, and adds the test figures to the MLflow run of each network.
 """
 
 import json
@@ -14,7 +14,7 @@ from pipeline.paths import Paths
 
 if TYPE_CHECKING:
     from pipeline.comparison import About
-    from pipeline.metrics import Evaluation
+    from pipeline.scoring import Scored
 
 
 def evaluate(paths: Paths) -> None:
@@ -26,31 +26,46 @@ def evaluate(paths: Paths) -> None:
         from pipeline import runtime
 
         used = runtime.start(params.runtime)
-        from pipeline import artifacts, comparison, dataset, metrics, tracking
+        from pipeline import artifacts, comparison, dataset, prediction, scoring, significance, tracking
     with stopwatch("data"):
-        card, test = dataset.load_card(paths), dataset.load(paths, "test")
+        card = dataset.load_card(paths)
+        test, validation = dataset.load(paths, "test"), dataset.load(paths, "validation")
         _require_data(card.digest, trained, paths)
-    found: dict[str, Evaluation] = {}
-    for name, about in trained.items():
+    scored: dict[str, Scored] = {}
+    for name in trained:  # one network in memory at a time
         with stopwatch("scoring"):
-            batches = dataset.scoring_batches(test, len(card.classes), params.evaluate.batch_size)
-            probabilities = metrics.predict(artifacts.load(paths.model(name)), batches)
-            found[name] = metrics.evaluate(probabilities, test.labels, card.classes)
+            predict = prediction.predictor(artifacts.load(paths.model(name)), params.evaluate.batch_size)
+            scored[name] = scoring.score(predict, test, validation, card.classes, used.device)
+            del predict
+    with stopwatch("comparing"):
+        predicted = {name: each.probabilities.argmax(axis=1) for name, each in scored.items()}
+        comparisons = significance.compare(predicted, test.labels)
+    for name, about in trained.items():
         tags = {"device": used.name}
         with tracking.ended_run(paths, card, name, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
             if run.id != about["run_id"]:
                 run.metrics(_of_training(about))
-            run.metrics({f"test_{figure}": value for figure, value in found[name].figures.items()})
-            run.table("per_class", found[name].per_class)
-            run.table("confusion", found[name].confusion)
+            run.metrics({f"test_{figure}": value for figure, value in scored[name].figures.items()})
+            run.metrics(scored[name].cost)
+            run.table("per_class", scored[name].evaluation.per_class)
+            run.table("confusion", scored[name].evaluation.confusion)
+            run.table("reliability", scored[name].reliability)
+            run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
     with stopwatch("writing"):
         figures = {
-            name: found[name].figures | _of_training(about) | {"run_id": about["run_id"]}
+            name: scored[name].figures | _of_training(about) | {"run_id": about["run_id"]}
             for name, about in trained.items()
         }
-        table = comparison.results_table(figures, trained, card)
-        comparison.write(paths, found, figures, table)
-    print(table)
+        tables = {
+            "per_class": comparison.stacked({name: each.evaluation.per_class for name, each in scored.items()}),
+            "learning_curves": comparison.learning_curves(list(trained), paths),
+            "reliability": comparison.stacked({name: each.reliability for name, each in scored.items()}),
+            "comparisons": comparisons,
+            "cost": comparison.cost_table(figures, {name: each.cost for name, each in scored.items()}, paths),
+        }
+        report = comparison.report(figures, comparisons, trained, card)
+        comparison.write(paths, scored, tables, figures, report)
+    print(report)
     stopwatch.report("evaluate")
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from pipeline import comparison, evaluate
@@ -43,10 +44,18 @@ def test_a_damaged_network_is_named(copy_of_validated: Project):
     assert "Traceback" not in done.stderr
 
 
-def test_the_table_has_a_row_for_each_network_and_says_what_it_was_measured_on():
+def test_the_report_has_a_row_for_each_network_a_sentence_for_each_pair_and_what_it_was_measured_on():
     row = {"parameters": 1234, "validation_accuracy": 0.9, "accuracy": 0.8765, "loss": 0.5, "f1": 0.87}
+    row |= {"accuracy_low": 0.8699, "accuracy_high": 0.8828, "ece": 0.0123}
     about = {"name": "some processor, 2 cores", "precision": "float32"}
     card = Card("mnist", (28, 28, 1), ("0", "1"), {"train": 54000, "test": 10000}, "0" * 32)
-    table = comparison.results_table({"net": row}, {"net": about}, card)
-    assert "| net | 1,234 | 90.00% | 87.65% | 0.5000 | 0.8700 |" in table
-    assert "mnist (54,000 train, 10,000 test images); one seed; some processor, 2 cores, float32." in table
+    sentences = pd.DataFrame({"sentence": ["net is better than other"]})
+    text = comparison.report({"net": row}, sentences, {"net": about}, card)
+    assert "| net | 1,234 | 90.00% | 87.65% (86.99 to 88.28) | 0.5000 | 0.8700 | 1.23% |" in text
+    assert "mnist (54,000 train, 10,000 test images); one seed; some processor, 2 cores, float32." in text
+    assert "- net is better than other.\n" in text
+
+
+def test_tables_of_networks_are_stacked_in_order():
+    tables = {"b": pd.DataFrame({"x": [1, 2]}), "a": pd.DataFrame({"x": [3]})}
+    assert comparison.stacked(tables).to_dict("list") == {"model": ["b", "b", "a"], "x": [1, 2, 3]}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -81,10 +82,20 @@ def test_results_are_complete(repository: Project):
     assert curves.groupby(["model", "split"]).size().tolist() == [2] * 6
     answers = pd.read_csv(repository.paths.evaluation / "confusion" / "model_1.csv")
     assert (answers["actual"] == answers["predicted"]).mean() == found["model_1"]["accuracy"]
+    pairs = pd.read_csv(repository.paths.evaluation / "comparisons.csv")
+    assert pairs["pair"].tolist() == ["model_1 - model_2", "model_1 - tuned", "model_2 - tuned"]
+    assert pairs["difference"][0] == pytest.approx(100 * (found["model_1"]["accuracy"] - found["model_2"]["accuracy"]))
+    reliability = pd.read_csv(repository.paths.evaluation / "reliability.csv")
+    assert reliability.groupby("model", sort=False)["count"].sum().to_dict() == dict.fromkeys(NETWORKS, 120)
+    costs = pd.read_csv(repository.paths.evaluation / "cost.csv", index_col="model")
+    assert (costs > 0).all(axis=None)
+    assert costs.loc["model_1", "file_bytes"] == repository.paths.model("model_1").stat().st_size
+    assert costs.loc["model_1", "multiply_adds"] == found["model_1"]["multiply_adds"] == 4_241_152
     trials = pd.read_csv(repository.paths.search / "trials.csv")
     assert trials["status"].tolist() == ["COMPLETED"] * 2
     report = repository.paths.report.read_text(encoding="utf-8")
     assert all(f"| {name} |" in report for name in NETWORKS)
+    assert all(f"- {sentence}.\n" in report for sentence in pairs["sentence"])
 
 
 def test_a_second_repro_runs_nothing(repository: Project):
@@ -109,6 +120,7 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
         assert params["blocks.0.filters.0"] == "32"
         assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(figures)
         assert {"validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "test_f1"} <= set(figures)
+        assert {"test_ece", "test_temperature", "latency_p50_ms", "multiply_adds"} <= set(figures)
         assert figures["test_accuracy"] == metrics(repository)[name]["accuracy"]
         assert figures["parameters"] == metrics(repository)[name]["parameters"]
         assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
@@ -120,6 +132,8 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
             "layers.json",
             "per_class.json",
             "confusion.json",
+            "reliability.json",
+            "comparisons.json",
             "validation",
         }
         [output] = run.outputs.model_outputs
@@ -174,10 +188,12 @@ def test_the_winners_block_can_be_pasted(repository: Project, tmp_path: Path):
 
 
 def test_equal_parameters_give_equal_bytes(repository: Project, clone: Project):
-    def digests(project: Project) -> dict[str, str]:
+    def content(project: Project) -> dict[str, Any]:
         files = [*project.root.glob("artifacts/**/*.keras"), *project.root.glob("data/validated/**/*")]
         files += [*project.root.glob("results/**/*.csv"), project.paths.report]
-        return {
+        files.remove(project.paths.evaluation / "cost.csv")  # it holds times
+        figures = {name: row | {"run_id": None} for name, row in metrics(project).items()}
+        return {"figures": figures} | {
             str(path.relative_to(project.root)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files
             if path.is_file()
@@ -188,7 +204,7 @@ def test_equal_parameters_give_equal_bytes(repository: Project, clone: Project):
     shutil.rmtree(clone.root / ".dvc" / "cache")
     done = clone.run("dvc", "repro")
     assert ran(done.stdout) == ["download", "validate", "train@model_1", "train@model_2", "tune", "evaluate"]
-    assert digests(clone) == digests(repository)
+    assert content(clone) == content(repository)
 
 
 def test_a_changed_dropout_runs_what_depends_on_it_and_nothing_else(clone: Project):
@@ -302,7 +318,9 @@ def test_plots_and_metrics_can_be_compared_between_revisions(repository: Project
     assert "model_1" in json.dumps(figures)
     repository.run("dvc", "plots", "diff", "HEAD", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert all(name in page for name in ("Accuracy by epoch", "Loss by epoch", "model_1", "tuned", "predicted"))
+    assert all(
+        name in page for name in ("Accuracy by epoch", "Loss by epoch", "Reliability", "model_1 - tuned", "predicted")
+    )
 
 
 def test_the_test_images_reach_no_training(clone: Project):
