@@ -9,8 +9,8 @@ from pipeline import atomic
 from pipeline.dataset import Card
 from pipeline.paths import Paths
 from pipeline.scoring import Scored
+from pipeline.trained import About
 
-About = dict[str, Any]  # what the training of a network wrote down about itself: its run.json
 Figures = dict[str, Any]  # one entry of results/metrics.json
 
 
@@ -60,6 +60,29 @@ def learning_curves(names: list[str], paths: Paths) -> pd.DataFrame:
             part.insert(1, "split", split)
             curves.append(part)
     return pd.concat(curves, ignore_index=True)
+
+
+def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per network, from the rows model, seed, accuracy: seeds, mean and standard deviation of the accuracy."""
+    grouped = scores.groupby("model", sort=False)["accuracy"]
+    return grouped.agg(seeds="size", mean="mean", deviation="std").reset_index()
+
+
+def seeds_section(summary: pd.DataFrame, comparisons: pd.DataFrame) -> str:
+    """What several seeds say, as Markdown."""
+    return "\n".join(
+        [
+            "| network | seeds | mean test accuracy | standard deviation |",
+            "|---|---|---|---|",
+            *[
+                f"| {row['model']} | {row['seeds']} | {row['mean']:.2%} | {100 * row['deviation']:.2f} |"
+                for row in summary.to_dict("records")
+            ],
+            "",
+            *[f"- {sentence}." for sentence in comparisons["sentence"]],
+            "",
+        ]
+    )
 
 
 def report(figures: dict[str, Figures], comparisons: pd.DataFrame, trained: dict[str, About], card: Card) -> str:

@@ -2,10 +2,11 @@
 
 from itertools import combinations
 from math import ceil, log10
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, chi2
+from scipy.stats import binomtest, chi2, ttest_rel
 
 ALPHA = 0.05  # the chance of calling any two equal networks different
 EXACT_BELOW = 25  # images that only one of two networks gets right
@@ -89,19 +90,58 @@ def difference_interval(only_a: int, only_b: int, images: int, level: float) -> 
     return float(100 * low / images), float(100 * high / images)
 
 
-def sentence(row: dict, images: int, *, same: bool) -> str:
+def compare_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """Every pair of networks over several seeds, from the rows model, seed, accuracy.
+
+    Columns as those of `compare`, but `seeds` for the images: differences are paired by seed, the interval and p are
+    those of Student's t for their mean. Where all differences are the same, nothing is known of their spread: p is 1.
+    """
+    by_seed = 100 * scores.pivot(index="seed", columns="model", values="accuracy")
+    pairs = list(combinations(scores["model"].unique(), 2))
+    tests = [_paired_t(by_seed[a], by_seed[b]) for a, b in pairs]
+    p = np.array([test.pvalue if test else 1.0 for test in tests])
+    adjusted, levels = holm(p)
+    rows = []
+    for (a, b), test, value, corrected, level in zip(pairs, tests, p, adjusted, levels, strict=True):
+        difference = float((by_seed[a] - by_seed[b]).mean())
+        interval = test.confidence_interval(level) if test else sorted([difference, 0.0])
+        row = {
+            "pair": f"{a} - {b}",
+            "a": a,
+            "b": b,
+            "seeds": len(by_seed),
+            "difference": difference,
+            "low": float(interval[0]),
+            "high": float(interval[1]),
+            "p": value,
+            "p_adjusted": corrected,
+        }
+        rows.append(row | {"sentence": verdict(row, digits=2, over=f" over {len(by_seed)} seeds")})
+    return pd.DataFrame(rows)
+
+
+def sentence(row: dict[str, Any], images: int, *, same: bool) -> str:
     """What a comparison says, in words; `same`: the two give the same answer for every image."""
-    a, b, low, high = row["a"], row["b"], row["low"], row["high"]
     if same:
-        return f"{a} and {b} give the same answer for every image"
+        return f"{row['a']} and {row['b']} give the same answer for every image"
     if not row["only_a"] and not row["only_b"]:
-        return f"no difference can be shown between {a} and {b} (they are right on the same images)"
+        return f"no difference can be shown between {row['a']} and {row['b']} (they are right on the same images)"
+    return verdict(row, digits=max(2, ceil(log10(images)) - 2))  # one image more or less is to be seen
+
+
+def verdict(row: dict[str, Any], *, digits: int, over: str = "") -> str:
+    """Which of two networks is better, or that this cannot be said, with the figures that say so."""
+    a, b, low, high = row["a"], row["b"], row["low"], row["high"]
     better = row["p_adjusted"] < ALPHA
     if better and row["difference"] < 0:
         a, b, low, high = b, a, -high, -low
-    digits = max(2, ceil(log10(images)) - 2)  # one image more or less is to be seen
     p = "p < 0.001" if row["p_adjusted"] < 0.001 else f"p = {row['p_adjusted']:.3g}"
     sure = f"95 % interval {low:.{digits}f} to {high:.{digits}f}, {p}"
     if better:
-        return f"{a} is better than {b} by {abs(row['difference']):.{digits}f} pp, {sure}"
-    return f"no difference can be shown between {a} and {b} ({row['difference']:+.{digits}f} pp, {sure})"
+        return f"{a} is better than {b} by {abs(row['difference']):.{digits}f} pp{over}, {sure}"
+    return f"no difference can be shown between {a} and {b}{over} ({row['difference']:+.{digits}f} pp, {sure})"
+
+
+def _paired_t(a: pd.Series, b: pd.Series) -> Any:
+    differences = a - b
+    return None if np.allclose(differences, differences.mean()) else ttest_rel(a, b)

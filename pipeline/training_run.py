@@ -88,6 +88,7 @@ def complete(
             "model_uri": run.model_uri,
             "data": card.digest,
             "params": settings,
+            "network": network.model_dump(mode="json"),
             **provenance.commit(paths.root),
             **provenance.dvc(stage),
             **asdict(runtime),

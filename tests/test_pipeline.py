@@ -203,7 +203,15 @@ def test_equal_parameters_give_equal_bytes(repository: Project, clone: Project):
         shutil.rmtree(clone.root / folder)
     shutil.rmtree(clone.root / ".dvc" / "cache")
     done = clone.run("dvc", "repro")
-    assert ran(done.stdout) == ["download", "validate", "train@model_1", "train@model_2", "tune", "evaluate"]
+    assert ran(done.stdout) == [
+        "download",
+        "validate",
+        "train@model_1",
+        "train@model_2",
+        "tune",
+        "replicate",
+        "evaluate",
+    ]
     assert content(clone) == content(repository)
 
 
@@ -212,7 +220,7 @@ def test_a_changed_dropout_runs_what_depends_on_it_and_nothing_else(clone: Proje
     block = clone.params()["models"]["model_2"]["blocks"]
     block[1]["dropout"] = 0.2
     clone.change(models={"model_2": {"blocks": block}})
-    assert ran(clone.run("dvc", "repro").stdout) == ["train@model_2", "tune", "evaluate"]
+    assert ran(clone.run("dvc", "repro").stdout) == ["train@model_2", "tune", "replicate", "evaluate"]
     after = metrics(clone)
     assert after["model_1"]["loss"] == before["model_1"]["loss"]
     assert after["model_2"]["loss"] != before["model_2"]["loss"]
@@ -263,7 +271,7 @@ def queue_workers(project: Project, count: int) -> Iterator[None]:
 def test_a_network_is_added_without_code_and_two_experiments_run_side_by_side(clone: Project):
     small = "+models.small={blocks: [{filters: [8]}], head: {dense: [32]}}"
     done = clone.run("dvc", "exp", "run", "--name", "with-small", "--set-param", small)
-    assert ran(done.stdout) == ["train@small", "evaluate"]
+    assert ran(done.stdout) == ["train@small", "replicate", "evaluate"]
     assert list(metrics(clone)) == ["model_1", "model_2", "small", TUNED]
     assert runs(clone)["small"].data.tags["dvc.experiment"] == "with-small"
     clone.run("git", "checkout", "--quiet", ".")

@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlxtend.evaluate import mcnemar, mcnemar_table
 from scipy.stats import binom
+from scipy.stats import t as student
 
 from pipeline import significance
 
@@ -121,3 +123,39 @@ def test_networks_that_answer_alike_are_told_from_those_that_are_right_alike():
         "no difference can be shown between two and three (they are right on the same images)",
     ]
     assert [(row["difference"], row["low"], row["high"]) for row in rows] == [(0, 0, 0)] * 3
+
+
+def over_seeds(**accuracies: list[float]) -> list[dict[Any, Any]]:
+    rows = [
+        {"model": name, "seed": seed, "accuracy": accuracy}
+        for name, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+    return significance.compare_seeds(pd.DataFrame(rows)).to_dict("records")
+
+
+def test_seeds_are_compared_by_the_mean_of_their_differences():
+    [row] = over_seeds(net=[0.97, 0.98, 0.99], other=[0.96, 0.95, 0.97])  # 1, 3 and 2 points apart
+    half = student.ppf(0.975, 2) * 1 / np.sqrt(3)
+    assert (row["seeds"], row["difference"]) == (3, pytest.approx(2))
+    assert (row["low"], row["high"]) == (pytest.approx(2 - half), pytest.approx(2 + half))
+    assert row["p"] == pytest.approx(2 * student.sf(2 * np.sqrt(3), 2))
+    expected = "no difference can be shown between net and other over 3 seeds (+2.00 pp, 95 % interval -0.48 to 4.48, "
+    assert row["sentence"] == expected + "p = 0.0742)"
+
+
+def test_seeds_of_several_networks_are_corrected_and_never_contradict():
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        rows = over_seeds(**{f"net{index}": list(rng.normal(0.98 + index / 1000, 0.001, 5)) for index in range(4)})
+        for row in rows:
+            assert (row["low"] <= 0 <= row["high"]) == (row["p_adjusted"] >= significance.ALPHA), row
+            assert ("is better" in row["sentence"]) == (row["p_adjusted"] < significance.ALPHA)
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.01])
+def test_equal_differences_prove_nothing(difference: float):
+    [row] = over_seeds(net=[0.97 + difference, 0.96 + difference], other=[0.97, 0.96])
+    assert row["p"] == 1
+    assert (row["low"], row["high"]) == (0, pytest.approx(100 * difference))
+    assert row["sentence"].startswith("no difference can be shown")
