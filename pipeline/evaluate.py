@@ -40,39 +40,41 @@ def evaluate(paths: Paths) -> None:
             predict = prediction.predictor(artifacts.load(paths.model(name)), params.evaluate.batch_size)
             scored[name] = scoring.score(predict, test, validation, card.classes, used.device)
             del predict
+    figures = {name: each.figures for name, each in scored.items()}
     with stopwatch("comparing"):
         predicted = {name: each.probabilities.argmax(axis=1) for name, each in scored.items()}
         comparisons = significance.compare(predicted, test.labels)
     tags = {"device": used.name}
+    over_seeds: dict[str, pd.DataFrame] = {}
+    if params.replicate_seeds:
+        seeds = _score_replicates(replicates, figures, params, paths, card, test, stopwatch, tags)
+        summary = comparison.over_seeds(seeds)
+        over_seeds = {"seeds": seeds, "replicates": summary, "seed_comparisons": significance.compare_seeds(seeds)}
+        for name, _, mean, deviation in summary.itertuples(index=False):
+            figures[name] |= {"accuracy_mean": mean, "accuracy_deviation": deviation}
     for name, about in networks.items():
         with tracking.ended_run(paths, card, name, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
             if run.id != about["run_id"]:
                 run.metrics(_of_training(about))
-            run.metrics({f"test_{figure}": value for figure, value in scored[name].figures.items()})
-            run.metrics(scored[name].cost)
+            run.metrics({f"test_{figure}": value for figure, value in figures[name].items()} | scored[name].cost)
             run.table("per_class", scored[name].evaluation.per_class)
             run.table("confusion", scored[name].evaluation.confusion)
             run.table("reliability", scored[name].reliability)
             run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
-    figures = {
-        name: scored[name].figures | _of_training(about) | {"run_id": about["run_id"]}
-        for name, about in networks.items()
-    }
+    rows = {name: figures[name] | _of_training(about) | {"run_id": about["run_id"]} for name, about in networks.items()}
     tables = {
         "per_class": comparison.stacked({name: each.evaluation.per_class for name, each in scored.items()}),
         "learning_curves": comparison.learning_curves(list(networks), paths),
         "reliability": comparison.stacked({name: each.reliability for name, each in scored.items()}),
         "comparisons": comparisons,
-        "cost": comparison.cost_table(figures, {name: each.cost for name, each in scored.items()}, paths),
+        "cost": comparison.cost_table(rows, {name: each.cost for name, each in scored.items()}, paths),
+        **over_seeds,
     }
-    report = comparison.report(figures, comparisons, networks, card)
-    if params.replicate_seeds:
-        seeds = _score_replicates(replicates, figures, params, paths, card, test, stopwatch, tags)
-        summary, seed_comparisons = comparison.over_seeds(seeds), significance.compare_seeds(seeds)
-        tables |= {"seeds": seeds, "replicates": summary, "seed_comparisons": seed_comparisons}
-        report += "\n" + comparison.seeds_section(summary, seed_comparisons)
+    report = comparison.report(rows, comparisons, networks, card)
+    if over_seeds:
+        report += "\n" + comparison.seeds_section(over_seeds["replicates"], over_seeds["seed_comparisons"])
     with stopwatch("writing"):
-        comparison.write(paths, scored, tables, figures, report)
+        comparison.write(paths, scored, tables, rows, report)
     print(report)
     stopwatch.report("evaluate")
 

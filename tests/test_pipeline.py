@@ -228,6 +228,25 @@ def test_a_changed_dropout_runs_what_depends_on_it_and_nothing_else(clone: Proje
     assert runs(clone)["model_1"].data.tags["convpipe.trained_by"] == before["model_1"]["run_id"]
 
 
+def test_more_seeds_train_replicates_and_nothing_again(clone: Project):
+    clone.change(evaluate={"seeds": 2})
+    assert ran(clone.run("dvc", "repro").stdout) == ["replicate", "evaluate"]
+    seeds = pd.read_csv(clone.paths.evaluation / "seeds.csv")
+    assert list(zip(seeds["model"], seeds["seed"], strict=True)) == [(name, n) for name in NETWORKS for n in (42, 43)]
+    found = metrics(clone)["model_1"]
+    accuracies = seeds["accuracy"][:2]
+    assert accuracies[0] == found["accuracy"]
+    assert found["accuracy_mean"] == pytest.approx(accuracies.mean())
+    assert found["accuracy_deviation"] == pytest.approx(accuracies.std())
+    report = clone.paths.report.read_text(encoding="utf-8")
+    assert "| model_1 | 2 | " in report
+    assert "between model_1 and model_2 over 2 seeds" in report or " pp over 2 seeds" in report
+    replicate = runs(clone)["model_1 seed 43"].data
+    assert replicate.tags["mlflow.parentRunId"] == found["run_id"]
+    assert replicate.params["seed"] == "43"
+    assert replicate.metrics["test_accuracy"] == accuracies[1]
+
+
 @pytest.mark.parametrize("stage", ["train@model_2", "evaluate"])
 def test_refused_parameters_leave_the_results_of_the_previous_run(clone: Project, stage: str):
     def everything() -> dict[Path, bytes]:
