@@ -109,6 +109,7 @@ class Tune(Spec):
 
 class Evaluate(Spec):
     batch_size: Count
+    seeds: Count
 
 
 class Runtime(Spec):
@@ -137,6 +138,11 @@ class Params(Spec):
         if name not in self.models:
             raise ConfigError(f"params.yaml: models.{name}: there is no such network{listing(name, self.models)}")
         return self.models[name]
+
+    @property
+    def replicate_seeds(self) -> range:
+        """The seeds, beside `seed` itself, that every network is trained with."""
+        return range(self.seed + 1, self.seed + self.evaluate.seeds)
 
     @property
     def base(self) -> Model:

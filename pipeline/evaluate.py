@@ -1,80 +1,116 @@
 """Score every network on the test images:  python -m pipeline.evaluate
 
-Writes results/metrics.json (a network's name -> its figures), results/evaluation (per-class figures, confusions and
-learning curves as data of plots) and results/report.md, and adds the test figures to the MLflow run of each network.
+Writes results/metrics.json (a network's name -> its figures), results/evaluation (tables, and the data of plots) and
+results/report.md, and adds the test figures to the MLflow run of each network.
 """
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline import config, stage
-from pipeline.config import TUNED
-from pipeline.errors import DataError
+from pipeline import config, stage, trained
+from pipeline.config import TUNED, Params
 from pipeline.paths import Paths
+from pipeline.trained import About
 
 if TYPE_CHECKING:
-    from pipeline.comparison import About
-    from pipeline.metrics import Evaluation
+    import pandas as pd
+
+    from pipeline.dataset import Card, Split
+    from pipeline.scoring import Scored
 
 
 def evaluate(paths: Paths) -> None:
     """Score the networks of params.yaml and the search's winner."""
     stopwatch = stage.Stopwatch()
     params = config.load(paths)
-    trained = {name: trained_run(name, paths) for name in [*params.models, TUNED]}
+    networks = {name: trained.load(paths, name) for name in [*params.models, TUNED]}
+    replicates = {name: trained.load_replicates(paths, name, params.replicate_seeds) for name in networks}
     with stopwatch("imports"):  # after the parameters are known to be good
         from pipeline import runtime
 
         used = runtime.start(params.runtime)
-        from pipeline import artifacts, comparison, dataset, metrics, tracking
+        from pipeline import artifacts, comparison, dataset, prediction, scoring, significance, tracking
     with stopwatch("data"):
-        card, test = dataset.load_card(paths), dataset.load(paths, "test")
-        _require_data(card.digest, trained, paths)
-    found: dict[str, Evaluation] = {}
-    for name, about in trained.items():
+        card = dataset.load_card(paths)
+        test, validation = dataset.load(paths, "test"), dataset.load(paths, "validation")
+        for about in networks.values():
+            trained.require_data(card.digest, about, paths)
+    scored: dict[str, Scored] = {}
+    for name in networks:  # one network in memory at a time
         with stopwatch("scoring"):
-            batches = dataset.scoring_batches(test, len(card.classes), params.evaluate.batch_size)
-            probabilities = metrics.predict(artifacts.load(paths.model(name)), batches)
-            found[name] = metrics.evaluate(probabilities, test.labels, card.classes)
-        tags = {"device": used.name}
+            predict = prediction.predictor(artifacts.load(paths.model(name)), params.evaluate.batch_size)
+            scored[name] = scoring.score(predict, test, validation, card.classes, used.device)
+            del predict
+    figures = {name: each.figures for name, each in scored.items()}
+    with stopwatch("comparing"):
+        predicted = {name: each.probabilities.argmax(axis=1) for name, each in scored.items()}
+        comparisons = significance.compare(predicted, test.labels)
+    tags = {"device": used.name}
+    over_seeds: dict[str, pd.DataFrame] = {}
+    if params.replicate_seeds:
+        seeds = _score_replicates(replicates, figures, params, paths, card, test, stopwatch, tags)
+        summary = comparison.over_seeds(seeds)
+        over_seeds = {"seeds": seeds, "replicates": summary, "seed_comparisons": significance.compare_seeds(seeds)}
+        for name, _, mean, deviation in summary.itertuples(index=False):
+            figures[name] |= {"accuracy_mean": mean, "accuracy_deviation": deviation}
+    for name, about in networks.items():
         with tracking.ended_run(paths, card, name, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
             if run.id != about["run_id"]:
                 run.metrics(_of_training(about))
-            run.metrics({f"test_{figure}": value for figure, value in found[name].figures.items()})
-            run.table("per_class", found[name].per_class)
-            run.table("confusion", found[name].confusion)
+            run.metrics({f"test_{figure}": value for figure, value in figures[name].items()} | scored[name].cost)
+            run.table("per_class", scored[name].evaluation.per_class)
+            run.table("confusion", scored[name].evaluation.confusion)
+            run.table("reliability", scored[name].reliability)
+            run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
+    rows = {name: figures[name] | _of_training(about) | {"run_id": about["run_id"]} for name, about in networks.items()}
+    tables = {
+        "per_class": comparison.stacked({name: each.evaluation.per_class for name, each in scored.items()}),
+        "learning_curves": comparison.learning_curves(list(networks), paths),
+        "reliability": comparison.stacked({name: each.reliability for name, each in scored.items()}),
+        "comparisons": comparisons,
+        "cost": comparison.cost_table(rows, {name: each.cost for name, each in scored.items()}, paths),
+        **over_seeds,
+    }
+    report = comparison.report(rows, comparisons, networks, card)
+    if over_seeds:
+        report += "\n" + comparison.seeds_section(over_seeds["replicates"], over_seeds["seed_comparisons"])
     with stopwatch("writing"):
-        figures = {
-            name: found[name].figures | _of_training(about) | {"run_id": about["run_id"]}
-            for name, about in trained.items()
-        }
-        table = comparison.results_table(figures, trained, card)
-        comparison.write(paths, found, figures, table)
-    print(table)
+        comparison.write(paths, scored, tables, rows, report)
+    print(report)
     stopwatch.report("evaluate")
 
 
-def trained_run(name: str, paths: Paths) -> "About":
-    """What the training of a network wrote down about itself.
+def _score_replicates(
+    replicates: dict[str, dict[int, About]],
+    figures: dict[str, dict[str, Any]],
+    params: Params,
+    paths: Paths,
+    card: "Card",
+    test: "Split",
+    stopwatch: stage.Stopwatch,
+    tags: dict[str, str],
+) -> "pd.DataFrame":
+    """Test figures of every network for every seed: model, seed, accuracy, loss."""
+    import pandas as pd
 
-    Raises:
-        DataError: the network was not trained.
-    """
-    path = paths.training(name) / "run.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        stage_name = "tune" if name == TUNED else f"train@{name}"
-        raise DataError(f"{path}: not found; train it first: dvc repro {stage_name}") from None
+    from pipeline import artifacts, metrics, prediction, tracking
+
+    rows = []
+    for name, abouts in replicates.items():
+        rows.append({"model": name, "seed": params.seed, **{key: figures[name][key] for key in ("accuracy", "loss")}})
+        for seed, about in abouts.items():
+            with stopwatch("scoring"):
+                model = artifacts.load(paths.replicate(name, seed) / "model.keras")
+                scores = metrics.scores(
+                    prediction.predictor(model, params.evaluate.batch_size)(test.images), test.labels
+                )
+            rows.append({"model": name, "seed": seed, **scores})
+            title = f"{name} seed {seed}"
+            with tracking.ended_run(paths, card, title, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
+                run.metrics({f"test_{figure}": value for figure, value in scores.items()})
+    return pd.DataFrame(rows)
 
 
-def _require_data(digest: str, trained: dict[str, "About"], paths: Paths) -> None:
-    for name, about in trained.items():
-        if about["data"] != digest:
-            raise DataError(f"{paths.training(name)}: trained on other data than data/validated holds; run dvc repro")
-
-
-def _of_training(about: "About") -> dict[str, float]:
+def _of_training(about: About) -> dict[str, float]:
     validation = {f"validation_{figure}": value for figure, value in about["validation"].items()}
     return validation | about["parameters"]
 

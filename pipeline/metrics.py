@@ -2,20 +2,10 @@
 
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
-from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn import metrics
-
-
-def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
-    """Probabilities as float64, whether the network ends in softmax or in logits."""
-    outputs = model.predict(batches, verbose=0).astype(np.float64)
-    if model.layers[-1].get_config()["activation"] == "softmax":
-        return outputs / outputs.sum(axis=1, keepdims=True)
-    return softmax(outputs, axis=1)
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -26,13 +16,31 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion by Wilson's score (Wilson 1927; Brown, Cai and DasGupta 2001)."""
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean squared distance of the probabilities from the truth, summed over the classes: 0 to 2 (Brier 1950)."""
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def top_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The share of images whose class is among the k most probable ones."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What a network's predictions are worth.
 
-    `figures`: accuracy, loss, and precision, recall and f1 as means over the classes. `per_class`: a row per class.
-    `confusion`: counts, a row per actual and a column per predicted class. `answers`: actual and predicted class of
-    every image.
+    `figures`: accuracy with its 95 % interval, loss, Brier score, top-2 accuracy, and precision, recall and f1 as means
+    over the classes. `per_class`: a row per class. `confusion`: counts, a row per actual and a column per predicted
+    class. `answers`: actual and predicted class of every image.
     """
 
     figures: dict[str, float]
@@ -44,15 +52,24 @@ class Evaluation:
 def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
     """Compare predictions with the truth. A class that is never predicted has precision 0."""
     predicted, every = probabilities.argmax(axis=1), range(len(classes))
+    low, high = proportion_interval(int((predicted == labels).sum()), len(labels))
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, predicted, labels=every, zero_division=0
     )
-    macro = {"precision": float(precision.mean()), "recall": float(recall.mean()), "f1": float(f1.mean())}
     names = np.array(classes)
     confusion = pd.DataFrame(metrics.confusion_matrix(labels, predicted, labels=every), columns=names)
     confusion.insert(0, "actual", names)
     return Evaluation(
-        figures=scores(probabilities, labels) | macro,
+        figures=scores(probabilities, labels)
+        | {
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "top2": top_accuracy(probabilities, labels, 2),
+            "brier": brier(probabilities, labels),
+            "precision": float(precision.mean()),
+            "recall": float(recall.mean()),
+            "f1": float(f1.mean()),
+        },
         per_class=pd.DataFrame(
             {"class": names, "precision": precision, "recall": recall, "f1": f1, "support": support}
         ),

@@ -52,6 +52,15 @@ class Paths:
     def model(self, name: str) -> Path:
         return self.root / "artifacts" / "models" / f"{name}.keras"
 
+    @property
+    def replicates(self) -> Path:
+        """The same networks trained with other seeds."""
+        return self.root / "artifacts" / "replicates"
+
+    def replicate(self, name: str, seed: int) -> Path:
+        """One of them: model.keras, run.json."""
+        return self.replicates / name / str(seed)
+
     def training(self, name: str) -> Path:
         """What the training of one network leaves: history.csv, run.json."""
         return self.root / "results" / "train" / name

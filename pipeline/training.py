@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from models import cnn
-from pipeline import metrics
+from pipeline import metrics, prediction
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Fit, Model
 from pipeline.dataset import Card, Split, TrainingBatches, scoring_batches
@@ -86,7 +86,7 @@ def fit(
     if resumed:
         resumed.remove()
     trained = _for_use(model, network, card, precision)
-    scored = metrics.scores(metrics.predict(trained, scoring), validation.labels)
+    scored = metrics.scores(prediction.predictor(trained)(validation.images), validation.labels)
     return Fitted(trained, record.history, scored)
 
 

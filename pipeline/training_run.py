@@ -18,7 +18,7 @@ EXAMPLE = 2  # images that are logged as the example of a model's input
 
 
 def layer_table(network: Model, card: Card) -> pd.DataFrame:
-    """One row per layer: name, kind, output shape, parameters, non-trainable parameters."""
+    """One row per layer: name, kind, output shape, parameters, non-trainable parameters, multiply-adds of one image."""
     return pd.DataFrame(
         {
             "layer": row.layer.name,
@@ -26,15 +26,21 @@ def layer_table(network: Model, card: Card) -> pd.DataFrame:
             "output": "x".join(map(str, row.output_shape)),
             "parameters": row.parameters,
             "non_trainable": row.non_trainable,
+            "multiply_adds": row.multiply_adds,
         }
         for row in layers.trace(network, card.image, len(card.classes))
     )
 
 
 def counts(table: pd.DataFrame) -> dict[str, int]:
-    """Parameters in all, trainable and not."""
+    """Parameters in all, trainable and not, and multiply-adds of one image."""
     total, fixed = int(table["parameters"].sum()), int(table["non_trainable"].sum())
-    return {"parameters": total, "trainable_parameters": total - fixed, "non_trainable_parameters": fixed}
+    return {
+        "parameters": total,
+        "trainable_parameters": total - fixed,
+        "non_trainable_parameters": fixed,
+        "multiply_adds": int(table["multiply_adds"].sum()),
+    }
 
 
 def record_settings(run: tracking.Run, network: Model, params: Params, card: Card, runtime: Runtime) -> None:
@@ -82,6 +88,7 @@ def complete(
             "model_uri": run.model_uri,
             "data": card.digest,
             "params": settings,
+            "network": network.model_dump(mode="json"),
             **provenance.commit(paths.root),
             **provenance.dvc(stage),
             **asdict(runtime),

@@ -1,9 +1,8 @@
-"""Figures against cases worked by hand."""
+"""Figures against cases worked by hand, and against scikit-learn."""
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from sklearn.metrics import brier_score_loss, top_k_accuracy_score
 
 from pipeline import metrics
 
@@ -33,13 +32,24 @@ def test_evaluation_by_class():
     assert found.answers.to_numpy().tolist() == [["cat", "cat"], ["dog", "dog"], ["dog", "cat"], ["owl", "cat"]]
 
 
-@pytest.mark.parametrize("activation", ["softmax", "linear"])
-def test_predictions_are_probabilities_whatever_the_network_ends_in(activation: str):
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=activation)])
-    images = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
-    batches = tf.data.Dataset.from_tensor_slices((images, np.zeros((7, 3), np.float32))).batch(3)
-    found = metrics.predict(model, batches)
-    kernel, bias = model.get_weights()
-    logits = images.astype(np.float64) @ kernel + bias
-    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-5)
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
+def test_figures_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.dirichlet(np.ones(10), 500), rng.integers(0, 10, 500)
+    found = metrics.evaluate(probabilities, labels, tuple("0123456789")).figures
+    assert found["brier"] == pytest.approx(brier_score_loss(labels, probabilities, scale_by_half=False))
+    assert found["top2"] == top_k_accuracy_score(labels, probabilities, k=2)
+
+
+def test_two_classes_are_enough():
+    found = metrics.evaluate(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), ("no", "yes")).figures
+    assert found["top2"] == 1
+    assert found["brier"] == pytest.approx((2 * 0.1**2 + 2 * 0.6**2) / 2)
+
+
+def test_wilsons_interval():
+    z, n, p = 1.959963984540054, 1000, 0.974
+    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    expected = ((centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n))
+    assert metrics.proportion_interval(974, 1000) == pytest.approx(expected)
+    low, high = metrics.proportion_interval(50, 50)
+    assert (low, high) == (pytest.approx(50 / (50 + z**2)), 1)

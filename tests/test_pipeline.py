@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -81,10 +82,20 @@ def test_results_are_complete(repository: Project):
     assert curves.groupby(["model", "split"]).size().tolist() == [2] * 6
     answers = pd.read_csv(repository.paths.evaluation / "confusion" / "model_1.csv")
     assert (answers["actual"] == answers["predicted"]).mean() == found["model_1"]["accuracy"]
+    pairs = pd.read_csv(repository.paths.evaluation / "comparisons.csv")
+    assert pairs["pair"].tolist() == ["model_1 - model_2", "model_1 - tuned", "model_2 - tuned"]
+    assert pairs["difference"][0] == pytest.approx(100 * (found["model_1"]["accuracy"] - found["model_2"]["accuracy"]))
+    reliability = pd.read_csv(repository.paths.evaluation / "reliability.csv")
+    assert reliability.groupby("model", sort=False)["count"].sum().to_dict() == dict.fromkeys(NETWORKS, 120)
+    costs = pd.read_csv(repository.paths.evaluation / "cost.csv", index_col="model")
+    assert (costs > 0).all(axis=None)
+    assert costs.loc["model_1", "file_bytes"] == repository.paths.model("model_1").stat().st_size
+    assert costs.loc["model_1", "multiply_adds"] == found["model_1"]["multiply_adds"] == 4_241_152
     trials = pd.read_csv(repository.paths.search / "trials.csv")
     assert trials["status"].tolist() == ["COMPLETED"] * 2
     report = repository.paths.report.read_text(encoding="utf-8")
     assert all(f"| {name} |" in report for name in NETWORKS)
+    assert all(f"- {sentence}.\n" in report for sentence in pairs["sentence"])
 
 
 def test_a_second_repro_runs_nothing(repository: Project):
@@ -109,6 +120,7 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
         assert params["blocks.0.filters.0"] == "32"
         assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(figures)
         assert {"validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "test_f1"} <= set(figures)
+        assert {"test_ece", "test_temperature", "latency_p50_ms", "multiply_adds"} <= set(figures)
         assert figures["test_accuracy"] == metrics(repository)[name]["accuracy"]
         assert figures["parameters"] == metrics(repository)[name]["parameters"]
         assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2]
@@ -120,6 +132,8 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
             "layers.json",
             "per_class.json",
             "confusion.json",
+            "reliability.json",
+            "comparisons.json",
             "validation",
         }
         [output] = run.outputs.model_outputs
@@ -174,10 +188,12 @@ def test_the_winners_block_can_be_pasted(repository: Project, tmp_path: Path):
 
 
 def test_equal_parameters_give_equal_bytes(repository: Project, clone: Project):
-    def digests(project: Project) -> dict[str, str]:
+    def content(project: Project) -> dict[str, Any]:
         files = [*project.root.glob("artifacts/**/*.keras"), *project.root.glob("data/validated/**/*")]
         files += [*project.root.glob("results/**/*.csv"), project.paths.report]
-        return {
+        files.remove(project.paths.evaluation / "cost.csv")  # it holds times
+        figures = {name: row | {"run_id": None} for name, row in metrics(project).items()}
+        return {"figures": figures} | {
             str(path.relative_to(project.root)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files
             if path.is_file()
@@ -187,8 +203,16 @@ def test_equal_parameters_give_equal_bytes(repository: Project, clone: Project):
         shutil.rmtree(clone.root / folder)
     shutil.rmtree(clone.root / ".dvc" / "cache")
     done = clone.run("dvc", "repro")
-    assert ran(done.stdout) == ["download", "validate", "train@model_1", "train@model_2", "tune", "evaluate"]
-    assert digests(clone) == digests(repository)
+    assert ran(done.stdout) == [
+        "download",
+        "validate",
+        "train@model_1",
+        "train@model_2",
+        "tune",
+        "replicate",
+        "evaluate",
+    ]
+    assert content(clone) == content(repository)
 
 
 def test_a_changed_dropout_runs_what_depends_on_it_and_nothing_else(clone: Project):
@@ -196,12 +220,31 @@ def test_a_changed_dropout_runs_what_depends_on_it_and_nothing_else(clone: Proje
     block = clone.params()["models"]["model_2"]["blocks"]
     block[1]["dropout"] = 0.2
     clone.change(models={"model_2": {"blocks": block}})
-    assert ran(clone.run("dvc", "repro").stdout) == ["train@model_2", "tune", "evaluate"]
+    assert ran(clone.run("dvc", "repro").stdout) == ["train@model_2", "tune", "replicate", "evaluate"]
     after = metrics(clone)
     assert after["model_1"]["loss"] == before["model_1"]["loss"]
     assert after["model_2"]["loss"] != before["model_2"]["loss"]
     # Its run was in the store that the copy has left behind: its row is there all the same.
     assert runs(clone)["model_1"].data.tags["convpipe.trained_by"] == before["model_1"]["run_id"]
+
+
+def test_more_seeds_train_replicates_and_nothing_again(clone: Project):
+    clone.change(evaluate={"seeds": 2})
+    assert ran(clone.run("dvc", "repro").stdout) == ["replicate", "evaluate"]
+    seeds = pd.read_csv(clone.paths.evaluation / "seeds.csv")
+    assert list(zip(seeds["model"], seeds["seed"], strict=True)) == [(name, n) for name in NETWORKS for n in (42, 43)]
+    found = metrics(clone)["model_1"]
+    accuracies = seeds["accuracy"][:2]
+    assert accuracies[0] == found["accuracy"]
+    assert found["accuracy_mean"] == pytest.approx(accuracies.mean())
+    assert found["accuracy_deviation"] == pytest.approx(accuracies.std())
+    report = clone.paths.report.read_text(encoding="utf-8")
+    assert "| model_1 | 2 | " in report
+    assert "between model_1 and model_2 over 2 seeds" in report or " pp over 2 seeds" in report
+    replicate = runs(clone)["model_1 seed 43"].data
+    assert replicate.tags["mlflow.parentRunId"] == found["run_id"]
+    assert replicate.params["seed"] == "43"
+    assert replicate.metrics["test_accuracy"] == accuracies[1]
 
 
 @pytest.mark.parametrize("stage", ["train@model_2", "evaluate"])
@@ -247,7 +290,7 @@ def queue_workers(project: Project, count: int) -> Iterator[None]:
 def test_a_network_is_added_without_code_and_two_experiments_run_side_by_side(clone: Project):
     small = "+models.small={blocks: [{filters: [8]}], head: {dense: [32]}}"
     done = clone.run("dvc", "exp", "run", "--name", "with-small", "--set-param", small)
-    assert ran(done.stdout) == ["train@small", "evaluate"]
+    assert ran(done.stdout) == ["train@small", "replicate", "evaluate"]
     assert list(metrics(clone)) == ["model_1", "model_2", "small", TUNED]
     assert runs(clone)["small"].data.tags["dvc.experiment"] == "with-small"
     clone.run("git", "checkout", "--quiet", ".")
@@ -302,7 +345,9 @@ def test_plots_and_metrics_can_be_compared_between_revisions(repository: Project
     assert "model_1" in json.dumps(figures)
     repository.run("dvc", "plots", "diff", "HEAD", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert all(name in page for name in ("Accuracy by epoch", "Loss by epoch", "model_1", "tuned", "predicted"))
+    assert all(
+        name in page for name in ("Accuracy by epoch", "Loss by epoch", "Reliability", "model_1 - tuned", "predicted")
+    )
 
 
 def test_the_test_images_reach_no_training(clone: Project):

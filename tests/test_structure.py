@@ -17,7 +17,7 @@ from pipeline.readme import with_results
 
 from .conftest import ROOT
 
-STAGES = ("download", "validate", "train", "tune", "evaluate")
+STAGES = ("download", "validate", "train", "tune", "replicate", "evaluate")
 LIGHT = ("config", "paths", "schema", "download", "validate", "space", "catalog", "stage")
 MODULES = {
     f"{path.parent.name}.{path.stem}": path
@@ -118,15 +118,17 @@ def test_stages_read_and_write_where_the_code_does():
         "validate": {paths.validated, paths.validation},
         "train": {paths.model("${key}"), paths.training("${key}")},
         "tune": {paths.model(config.TUNED), paths.training(config.TUNED), paths.search},
+        "replicate": {paths.replicates},
         "evaluate": {paths.metrics, paths.evaluation, paths.report},
     }
     assert outs == {stage: set(map(str, places)) for stage, places in expected.items()}
     deps = {stage: names(definition["deps"]) for stage, definition in stage_definitions().items()}
     assert str(paths.raw("${data.dataset}")) in deps["validate"]
-    for stage in ("train", "tune"):
+    for stage in ("train", "tune", "replicate"):
         assert {str(paths.split("train")), str(paths.split("validation"))} <= deps[stage]
         assert str(paths.split("test")) not in deps[stage], "the test images are for evaluation alone"
     assert {str(paths.split("test")), "artifacts/models", "results/train"} <= deps["evaluate"]
+    assert str(paths.replicates) in deps["evaluate"]
     assert all(str(paths.catalog.relative_to(paths.root)) in needs for needs in deps.values())
 
 
@@ -206,7 +208,14 @@ def test_the_readme_shows_the_results_of_the_committed_run():
 def test_the_committed_results_are_those_of_the_committed_parameters():
     lock = yaml.load(ROOT / "dvc.lock")["stages"]
     params = yaml.load(ROOT / "params.yaml")
-    assert set(lock) == {"download", "validate", "tune", "evaluate", *(f"train@{name}" for name in params["models"])}
+    assert set(lock) == {
+        "download",
+        "validate",
+        "tune",
+        "replicate",
+        "evaluate",
+        *(f"train@{name}" for name in params["models"]),
+    }
     assert lock["tune"]["params"]["params.yaml"]["tune"] == params["tune"]
     assert lock["evaluate"]["params"]["params.yaml"]["models"] == params["models"]
     assert lock["train@model_1"]["params"]["params.yaml"]["fit"] == params["fit"]

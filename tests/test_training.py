@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import artifacts, checkpoint, config, dataset, metrics, training
+from pipeline import artifacts, checkpoint, config, dataset, metrics, prediction, training
 from pipeline.config import Model
 from pipeline.errors import TrainingError
 
@@ -50,7 +50,7 @@ def test_the_seed_decides_history_and_weights(validated: Project, precision: str
 def test_validation_figures_are_those_of_the_returned_network(validated: Project):
     fitted = fit(validated, fit={"ema": 0.9})
     validation = dataset.load(validated.paths, "validation")
-    probabilities = metrics.predict(fitted.model, dataset.scoring_batches(validation, 10, 16))
+    probabilities = prediction.predictor(fitted.model)(validation.images)
     found = metrics.scores(probabilities, validation.labels)
     assert fitted.validation["accuracy"] == found["accuracy"]
     assert fitted.validation["loss"] == pytest.approx(found["loss"], rel=1e-5)
