@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline import atomic
 from pipeline.dataset import Card
 from pipeline.paths import Paths
+from pipeline.provenance import requirements
 from pipeline.scoring import Scored
 from pipeline.trained import About
 
@@ -83,6 +84,26 @@ def seeds_section(summary: pd.DataFrame, comparisons: pd.DataFrame) -> str:
             "",
         ]
     )
+
+
+def provenance(trained: dict[str, About], card: Card, seed: int) -> dict[str, Any]:
+    """Where every number comes from, to read."""
+    used = next(iter(trained.values()))
+    commits = {
+        name: f"{about['commit']}{', with changes' * (about['changed'] == 'yes')}"
+        for name, about in trained.items()
+        if "commit" in about
+    }
+    return {
+        "data": f"{card.dataset}, digest {card.digest}",
+        "images": card.images,
+        "seed": seed,
+        "hardware": f"{used['name']}, {used['precision']}",
+        "versions": ", ".join(requirements()),
+        "commit": commits,
+        "DVC stage": {name: about["stage"] for name, about in trained.items()},
+        "MLflow run": {name: about["run_id"] for name, about in trained.items()},
+    }
 
 
 def report(figures: dict[str, Figures], comparisons: pd.DataFrame, trained: dict[str, About], card: Card) -> str:

@@ -107,9 +107,20 @@ class Tune(Spec):
     space: dict[str, Any]
 
 
+class Robustness(Spec):
+    """How many images are corrupted, shifted and taken for foreign; None: all."""
+
+    corrupted_images: Count | None
+    shifted_images: Count | None
+    max_shift: Annotated[int, Field(ge=1, le=8)]
+    foreign_images: Count | None
+    foreign_dataset: str | None
+
+
 class Evaluate(Spec):
     batch_size: Count
     seeds: Count
+    robustness: Robustness
 
 
 class Runtime(Spec):
@@ -168,7 +179,7 @@ def load(paths: Paths) -> Params:
     if params.data.dataset not in datasets:
         found = f"found {json.dumps(params.data.dataset)}{listing(params.data.dataset, datasets)}"
         raise ConfigError(f"params.yaml: data.dataset: {found}")
-    complaints = [*_names(params), *_shapes(params, datasets[params.data.dataset])]
+    complaints = [*_names(params), *_shapes(params, datasets[params.data.dataset]), *_foreign(params, datasets)]
     complaints = complaints or _space(params, datasets[params.data.dataset])
     if complaints:
         raise ConfigError("\n".join(f"params.yaml: {complaint}" for complaint in complaints))
@@ -240,6 +251,14 @@ def _names(params: Params) -> list[str]:
         found = f"found {json.dumps(params.tune.base)}{listing(params.tune.base, params.models)}"
         complaints.append(f"tune.base: {found}")
     return complaints
+
+
+def _foreign(params: Params, datasets: Catalog) -> list[str]:
+    name, image = params.evaluate.robustness.foreign_dataset, datasets[params.data.dataset].image
+    alike = [other for other, entry in datasets.items() if entry.image == image and other != params.data.dataset]
+    if name is None or name in alike:
+        return []
+    return [f"evaluate.robustness.foreign_dataset: found {json.dumps(name)}{listing(name, alike)}, or null"]
 
 
 def _shapes(params: Params, entry: Entry) -> list[str]:

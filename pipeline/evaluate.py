@@ -1,20 +1,24 @@
 """Score every network on the test images:  python -m pipeline.evaluate
 
 Writes results/metrics.json (a network's name -> its figures), results/evaluation (tables, and the data of plots) and
-results/report.md, and adds the test figures to the MLflow run of each network.
+results/report.md and results/report.html, and adds the test figures to the MLflow run of each network.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config, stage, trained
 from pipeline.config import TUNED, Params
+from pipeline.errors import DataError
 from pipeline.paths import Paths
 from pipeline.trained import About
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from pipeline.dataset import Card, Split
+    from pipeline.looking import Look
+    from pipeline.prediction import Predict
     from pipeline.scoring import Scored
 
 
@@ -28,19 +32,40 @@ def evaluate(paths: Paths) -> None:
         from pipeline import runtime
 
         used = runtime.start(params.runtime)
-        from pipeline import artifacts, comparison, dataset, prediction, scoring, significance, tracking
+        from pipeline import (
+            artifacts,
+            comparison,
+            dataset,
+            looking,
+            prediction,
+            report,
+            robustness,
+            scoring,
+            significance,
+            tracking,
+        )
     with stopwatch("data"):
         card = dataset.load_card(paths)
         test, validation = dataset.load(paths, "test"), dataset.load(paths, "validation")
+        other = _images_of(params.evaluate.robustness.foreign_dataset, paths)
         for about in networks.values():
             trained.require_data(card.digest, about, paths)
     scored: dict[str, Scored] = {}
-    for name in networks:  # one network in memory at a time
+    looks: dict[str, Look] = {}
+    predictors: dict[str, Predict] = {}
+    example = looking.middle_example(test.labels)
+    for name in networks:
         with stopwatch("scoring"):
-            predict = prediction.predictor(artifacts.load(paths.model(name)), params.evaluate.batch_size)
-            scored[name] = scoring.score(predict, test, validation, card.classes, used.device)
-            del predict
-    figures = {name: each.figures for name, each in scored.items()}
+            model = artifacts.load(paths.model(name))
+            predictors[name] = prediction.predictor(model, params.evaluate.batch_size)
+            scored[name] = scoring.score(predictors[name], test, validation, card.classes, used.device)
+        with stopwatch("looking"):
+            looks[name] = looking.look(model, test.images, test.labels, scored[name].probabilities, example)
+    with stopwatch("robustness"):
+        robust = robustness.examine(
+            predictors, test.images, test.labels, params.seed, params.evaluate.robustness, other
+        )
+    figures = {name: each.figures | robust.figures(name) for name, each in scored.items()}
     with stopwatch("comparing"):
         predicted = {name: each.probabilities.argmax(axis=1) for name, each in scored.items()}
         comparisons = significance.compare(predicted, test.labels)
@@ -52,6 +77,35 @@ def evaluate(paths: Paths) -> None:
         over_seeds = {"seeds": seeds, "replicates": summary, "seed_comparisons": significance.compare_seeds(seeds)}
         for name, _, mean, deviation in summary.itertuples(index=False):
             figures[name] |= {"accuracy_mean": mean, "accuracy_deviation": deviation}
+    rows = {name: figures[name] | _of_training(about) | {"run_id": about["run_id"]} for name, about in networks.items()}
+    tables = {
+        "per_class": comparison.stacked({name: each.evaluation.per_class for name, each in scored.items()}),
+        "learning_curves": comparison.learning_curves(list(networks), paths),
+        "reliability": comparison.stacked({name: each.reliability for name, each in scored.items()}),
+        "comparisons": comparisons,
+        "cost": comparison.cost_table(rows, {name: each.cost for name, each in scored.items()}, paths),
+        "corruption": robust.corruption,
+        "corruption_summary": robust.summary,
+        "shift": robust.shift,
+        "foreign": robust.foreign,
+        **over_seeds,
+    }
+    text = comparison.report(rows, comparisons, networks, card)
+    if over_seeds:
+        text += "\n" + comparison.seeds_section(over_seeds["replicates"], over_seeds["seed_comparisons"])
+    with stopwatch("writing"):
+        comparison.write(paths, scored, tables, rows, text)
+    with stopwatch("drawing"):
+        disagreements = looking.disagreements({name: each.probabilities for name, each in scored.items()}, test.labels)
+        report.Report(
+            dataset=card.dataset,
+            figures=rows,
+            confusion={name: each.evaluation.confusion for name, each in scored.items()},
+            curves=tables["learning_curves"],
+            pictures=looking.Pictures(test.images, card.classes, example, looks, disagreements),
+            provenance=comparison.provenance(networks, card, params.seed),
+            **{part: tables.get(part) for part in report.TABLES},
+        ).write(paths.page)
     for name, about in networks.items():
         with tracking.ended_run(paths, card, name, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
             if run.id != about["run_id"]:
@@ -61,21 +115,8 @@ def evaluate(paths: Paths) -> None:
             run.table("confusion", scored[name].evaluation.confusion)
             run.table("reliability", scored[name].reliability)
             run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
-    rows = {name: figures[name] | _of_training(about) | {"run_id": about["run_id"]} for name, about in networks.items()}
-    tables = {
-        "per_class": comparison.stacked({name: each.evaluation.per_class for name, each in scored.items()}),
-        "learning_curves": comparison.learning_curves(list(networks), paths),
-        "reliability": comparison.stacked({name: each.reliability for name, each in scored.items()}),
-        "comparisons": comparisons,
-        "cost": comparison.cost_table(rows, {name: each.cost for name, each in scored.items()}, paths),
-        **over_seeds,
-    }
-    report = comparison.report(rows, comparisons, networks, card)
-    if over_seeds:
-        report += "\n" + comparison.seeds_section(over_seeds["replicates"], over_seeds["seed_comparisons"])
-    with stopwatch("writing"):
-        comparison.write(paths, scored, tables, rows, report)
-    print(report)
+            run.file(paths.page)
+    print(text)
     stopwatch.report("evaluate")
 
 
@@ -108,6 +149,21 @@ def _score_replicates(
             with tracking.ended_run(paths, card, title, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
                 run.metrics({f"test_{figure}": value for figure, value in scores.items()})
     return pd.DataFrame(rows)
+
+
+def _images_of(dataset: str | None, paths: Paths) -> "np.ndarray | None":
+    """The test images of another dataset, whose files are checked as `validate` checks them; None for none."""
+    from pipeline import readers
+
+    if dataset is None:
+        return None
+    if not paths.raw(dataset).is_dir():
+        raise DataError(
+            f"{paths.raw(dataset)}: not found; evaluate.robustness.foreign_dataset needs it: fetch it once by "
+            f"`dvc repro download` with data.dataset: {dataset}, or set it to null"
+        )
+    published = readers.read(config.load_catalog(paths)[dataset], paths.raw(dataset))
+    return published.get("test", published["train"]).images
 
 
 def _of_training(about: About) -> dict[str, float]:

@@ -80,6 +80,11 @@ class Paths:
         return self.root / "results" / "report.md"
 
     @property
+    def page(self) -> Path:
+        """All that evaluation found, as one page."""
+        return self.root / "results" / "report.html"
+
+    @property
     def evaluation(self) -> Path:
         """Tables and the data of the plots, over all networks."""
         return self.root / "results" / "evaluation"

@@ -60,6 +60,21 @@ COST = {
 }
 
 
+# The parts of a report that are tables of all networks.
+TABLES = (
+    "comparisons",
+    "replicates",
+    "seed_comparisons",
+    "reliability",
+    "per_class",
+    "cost",
+    "corruption",
+    "corruption_summary",
+    "shift",
+    "foreign",
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells as text; the first column names the rows, and numbers stand to the right."""

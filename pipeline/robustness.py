@@ -5,6 +5,7 @@ once and shown to every network before the next is made, so memory does not grow
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from pipeline import corruptions
+from pipeline import config, corruptions
 from pipeline.errors import DataError
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -21,6 +22,51 @@ CLEAN = "clean"
 OTHER = "other_dataset"
 CONFIDENCE = 0.95  # of the intervals
 NOISE_DEVIATION = 64  # of Gaussian noise, about the middle grey
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What `corruption_errors`, `corruption_summary`, `shift_consistency` and `detection` return."""
+
+    corruption: pd.DataFrame
+    summary: pd.DataFrame
+    shift: pd.DataFrame
+    foreign: pd.DataFrame
+
+    def figures(self, model: str) -> dict[str, float]:
+        """The same of one network, by name; without those that there are no images for."""
+        summed = self.summary.set_index("model").loc[model]
+        shift, foreign = (table[table["model"] == model] for table in (self.shift, self.foreign))
+        figures = {
+            "corruption_error": summed["mean_error"],
+            "corruption_mce": summed["mce"],
+            **{f"consistency_{pixels}px": share for pixels, share in shift.set_index("shift")["consistency"].items()},
+            **{f"auroc_{against}": area for against, area in foreign.set_index("against")["auroc"].items()},
+        }
+        return {name: float(value) for name, value in figures.items() if not np.isnan(value)}
+
+
+def examine(
+    models: Mapping[str, Predict],
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    wanted: config.Robustness,
+    other: np.ndarray | None = None,
+) -> Robustness:
+    """All of it, relative to the first network.
+
+    Args:
+        other: images of another dataset.
+    """
+    reference = next(iter(models))
+    errors = corruption_errors(models, images, labels, reference, seed, limit=wanted.corrupted_images)
+    return Robustness(
+        errors,
+        corruption_summary(errors),
+        shift_consistency(models, images, seed, wanted.shifted_images, wanted.max_shift),
+        detection(models, images, seed, other, wanted.foreign_images),
+    )
 
 
 def sample(count: int, limit: int | None, seed: int) -> np.ndarray:

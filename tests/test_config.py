@@ -45,6 +45,8 @@ BROKEN = [
     ("max: 0.5, step: 0.1", "max: 1.5, step: 0.1", "tune.space.blocks.dropout: found 1.5; allowed: less than 1"),
     ("window: [2, 3]", "window: [2, 30]", "tune.space.blocks.pooling.window: found 30; leaves nothing of 28x28"),
     ("window: [2, 3]", "windw: [2, 3]", "tune.space.blocks.pooling.windw: found [2, 3]; unknown key; allowed: kind"),
+    ("foreign_dataset: null", "foreign_dataset: mnits", 'foreign_dataset: found "mnits"; did you mean mnist?'),
+    ("foreign_dataset: null", "foreign_dataset: mnist_5k", 'foreign_dataset: found "mnist_5k"; did you mean mnist?'),
     ("device: auto", "device: tpu", "runtime.device: found \"tpu\"; allowed: 'auto', 'cpu' or 'gpu'"),
     ("seed: 42", "seed: 0", "seed: found 0; allowed: greater than or equal to 1"),
     ("seed: 42", "seed: 42\nseed: 43", "found duplicate key"),

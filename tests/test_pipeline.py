@@ -1,6 +1,7 @@
 """The whole pipeline as users run it, in a real Git and DVC repository with a real MLflow store."""
 
 import hashlib
+import html
 import json
 import shutil
 import subprocess
@@ -91,6 +92,15 @@ def test_results_are_complete(repository: Project):
     assert (costs > 0).all(axis=None)
     assert costs.loc["model_1", "file_bytes"] == repository.paths.model("model_1").stat().st_size
     assert costs.loc["model_1", "multiply_adds"] == found["model_1"]["multiply_adds"] == 4_241_152
+    corruption = pd.read_csv(repository.paths.evaluation / "corruption.csv")
+    assert corruption.groupby("model", sort=False).size().to_dict() == dict.fromkeys(NETWORKS, 16)
+    clean = corruption[corruption["corruption"] == "clean"].set_index("model")["error"]
+    assert {name: 1 - row["accuracy"] for name, row in found.items()} == pytest.approx(clean.to_dict())
+    assert all({"corruption_mce", "auroc_blank"} <= set(row) for row in found.values())
+    page = repository.paths.page.read_text(encoding="utf-8")
+    assert all(
+        html.escape(text) in page for text in [*pairs["sentence"], "zigzag", runs(repository)[TUNED].info.run_id]
+    )
     trials = pd.read_csv(repository.paths.search / "trials.csv")
     assert trials["status"].tolist() == ["COMPLETED"] * 2
     report = repository.paths.report.read_text(encoding="utf-8")
@@ -346,7 +356,8 @@ def test_plots_and_metrics_can_be_compared_between_revisions(repository: Project
     repository.run("dvc", "plots", "diff", "HEAD", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert all(
-        name in page for name in ("Accuracy by epoch", "Loss by epoch", "Reliability", "model_1 - tuned", "predicted")
+        name in page
+        for name in ("Accuracy by epoch", "Loss by epoch", "Reliability", "model_1 - tuned", "zigzag", "predicted")
     )
 
 

@@ -119,7 +119,7 @@ def test_stages_read_and_write_where_the_code_does():
         "train": {paths.model("${key}"), paths.training("${key}")},
         "tune": {paths.model(config.TUNED), paths.training(config.TUNED), paths.search},
         "replicate": {paths.replicates},
-        "evaluate": {paths.metrics, paths.evaluation, paths.report},
+        "evaluate": {paths.metrics, paths.evaluation, paths.report, paths.page},
     }
     assert outs == {stage: set(map(str, places)) for stage, places in expected.items()}
     deps = {stage: names(definition["deps"]) for stage, definition in stage_definitions().items()}
