@@ -9,7 +9,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from pipeline import atomic, space
-from pipeline.config import Tune
+from pipeline.config import Pruning, Tune
 from pipeline.pruning import stopped_after
 from pipeline.space import Choice, Dimension, Value
 
@@ -378,15 +378,15 @@ def trials(asked: _Oracle) -> list[Trial]:
 
 
 def _settled(done: list[Trial], tune: Tune) -> list[Trial]:
+    rule = _rule(tune)
     completed: list[list[float]] = []
     settled = []
     for trial in done:
         curve = [cost(figures, tune.objective) for figures in trial.curve]
-        epoch = stopped_after(curve, completed, trial.epochs, tune.pruning) if _pruning(tune) else None
+        epoch = stopped_after(curve, completed, trial.epochs, rule) if rule else None
         if epoch is not None:
-            figures = _scored(trial.curve[:epoch], tune)
-            fields = asdict(trial) | {"status": "PRUNED", "figures": figures, "curve": trial.curve[:epoch]}
-            trial = Trial(**fields | {"error": None})
+            ran = trial.curve[:epoch]
+            trial = replace(trial, status="PRUNED", figures=_scored(ran, tune), curve=ran, error=None)
         elif trial.status == "COMPLETED":
             completed.append(curve)
         settled.append(trial)
@@ -404,7 +404,7 @@ class _Stopping:
 
     def __call__(self, curve: list[Figures]) -> bool:
         tune = self._tune
-        if not _pruning(tune) or len(curve) >= tune.epochs:
+        if _rule(tune) is None or len(curve) >= tune.epochs:
             return False
         while len(self._outcomes) < len(self._earlier):
             values = self._asked.get_trial(self._earlier[len(self._outcomes)]).hyperparameters.values
@@ -416,8 +416,8 @@ class _Stopping:
         return _settled(every, tune)[-1].status == "PRUNED"
 
 
-def _pruning(tune: Tune) -> bool:
-    return tune.pruning is not None and tune.tuner != "hyperband"
+def _rule(tune: Tune) -> Pruning | None:
+    return None if tune.tuner == "hyperband" else tune.pruning
 
 
 def cost(figures: Figures, objective: str) -> float:

@@ -105,7 +105,9 @@ def _searched(place: "Workplace", team: workers.Settings, folder: Path, parent: 
     for trial in found:
         if len(trial.curve) < len(asked.trial(trial.number).curve):  # it went on, not knowing of those before it
             name = f"trial {trial.number}"
-            known = tracking.ended_run(place.paths, place.card, name, "tune", trial.run_id, place.stopwatch, tags=place.tags)
+            known = tracking.ended_run(
+                place.paths, place.card, name, "tune", trial.run_id, place.stopwatch, tags=place.tags
+            )
             with known as run:
                 run.tags(trials.pruned(len(trial.curve), trial.epochs))
     if asked.used_up:

@@ -1,6 +1,6 @@
 """Trials in several processes, through Keras Tuner's own chief and workers.
 
-The stage `tune` is the chief: it hands out trials, and starts TUNE_WORKERS workers on its own machine. On other machines,
+The stage `tune` is the chief: it hands out trials, and starts TUNE_WORKERS workers on its own machine. On another one,
 in a project with the same code, parameters and data, and with the same MLFLOW_TRACKING_URI:
   python -m pipeline.workers ADDRESS
 where ADDRESS is the chief's, which takes workers from elsewhere with TUNE_LISTEN=HOST:PORT. The connection has neither
@@ -107,8 +107,8 @@ class _Worker:
 
     def __init__(self, name: str, address: str, count: int) -> None:
         self.name = name
-        # Threads within an operation stay as many as there are cores: their number decides how sums are rounded, and the
-        # figures would follow from the number of workers.
+        # Threads within an operation stay as many as there are cores: their number decides how sums are rounded, and
+        # the figures would follow from the number of workers.
         threads = {"TF_NUM_INTEROP_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         self._command = [sys.executable, "-m", "pipeline.workers", address, "--name", name, "--attended"]
         self._environment = os.environ | threads
