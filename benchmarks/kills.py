@@ -2,7 +2,7 @@
 
   python benchmarks/kills.py [--kills 10] [--seed 1] [--tuner random]
 
-Every search that comes to its end has to leave the files of one that was not killed; then another one is begun. Prints a
+Every search that comes to its end has to leave the files of one that was not killed; then another one begins. Prints a
 line for each kill: after how many seconds it came, and what had been kept by then. Takes about half a minute a kill.
 """
 
