@@ -2,7 +2,7 @@
 
   python benchmarks/search.py [--trials 6] [--epochs 3] [--workers 2]
 
-Random trials of the project's own space on its own data (run `dvc repro validate` first), neither pruned nor fitted again:
+Random trials of the project's own space on its own data (run `dvc repro validate` first), unpruned and fitted once:
 1. the same networks as trials of a search in one process, and fitted bare: wall time, and time of processor;
 2. the search by several workers: trials per minute from the end of the first trial to that of the last. So the start of
    the workers is not in it, which a longer search hardly notices; it is in the seconds.

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,12 @@ def searching(project: Project, count: int) -> Iterator[psutil.Popen]:
 
 
 def team_of(stage: psutil.Process) -> list[psutil.Process]:
-    return [child for child in stage.children(recursive=True) if "pipeline.workers" in child.cmdline()]
+    team = []
+    for child in stage.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just been killed
+            if "pipeline.workers" in child.cmdline():
+                team.append(child)
+    return team
 
 
 @pytest.mark.pipeline
