@@ -74,7 +74,7 @@ def tune(paths: Paths) -> None:
             finalists.to_csv(results / "finalists.csv", index=False)
         (results / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
         (results / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    print(f"best of {len(found)} trials: {winner.number} ({_figures(winner.figures)}); training it as {TUNED}")
+    print(f"winner of {len(found)} trials: {winner.number} ({_figures(winner.figures)}); training it as {TUNED}")
     training_run.complete(TUNED, network, params, paths, used, "tune", stopwatch)
     shutil.rmtree(paths.unfinished / "tune", ignore_errors=True)
     stopwatch.report("tune")
