@@ -131,15 +131,16 @@ def _attend(asked: Any, team: list[_Worker]) -> None:
             status = worker.process.poll()
             if status is None or status == 0:
                 continue
-            if status > 0:
+            if 0 < status <= 128:
                 raise TrainingError(f"tune: {worker.name} ended with status {status}; its messages are above")
+            signal = -status if status < 0 else status - 128  # SIGTERM lets it close its run, and leave by itself
             trial = asked.ongoing_trials[worker.name].trial_id if worker.name in asked.ongoing_trials else None
             deaths[trial] = deaths.get(trial, 0) + 1
-            print(f"warning: {worker.name} was killed (signal {-status}); starting it again", flush=True)
+            print(f"warning: {worker.name} was killed (signal {signal}); starting it again", flush=True)
             if deaths[trial] == LIVES:
                 if trial is None:
-                    raise TrainingError(f"tune: {worker.name} is killed (signal {-status}) before it has a trial")
-                asked.abandon(worker.name, f"its worker was killed {LIVES} times, by signal {-status}")
+                    raise TrainingError(f"tune: {worker.name} is killed (signal {signal}) before it has a trial")
+                asked.abandon(worker.name, f"its worker was killed {LIVES} times, by signal {signal}")
             asked.seen[worker.name] = time.monotonic()
             worker.start()
         own = {worker.name for worker in team}
@@ -210,7 +211,7 @@ def _end_with_the_stage() -> None:
 
     def watch() -> None:
         with suppress(OSError):
-            sys.stdin.buffer.read()
+            os.read(0, 1)  # not sys.stdin: its lock would be held when the interpreter ends
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

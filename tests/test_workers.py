@@ -99,12 +99,12 @@ class Mortal:
         return self._status if self._deaths >= 0 else 0
 
 
-@pytest.mark.parametrize(("deaths", "failed"), [(1, []), (2, [0]), (4, [0, 1])])
+@pytest.mark.parametrize(("status", "deaths", "failed"), [(-9, 1, []), (143, 1, []), (-9, 2, [0]), (-9, 4, [0, 1])])
 def test_a_trial_whose_worker_was_killed_is_run_again_once(
-    params: Params, base: dict[str, Any], tmp_path: Path, deaths: int, failed: list[int]
+    params: Params, base: dict[str, Any], tmp_path: Path, status: int, deaths: int, failed: list[int]
 ):
     asked = search.oracle(params.tune, base, 7, tmp_path)
-    team: Any = [Mortal(asked, params.tune, -9, deaths)]
+    team: Any = [Mortal(asked, params.tune, status, deaths)]
     workers._attend(asked, team)
     trials = search.trials(asked)
     assert [trial.number for trial in trials if trial.status == "FAILED"] == failed
