@@ -6,6 +6,7 @@ from typing import Any
 import mlflow
 import pytest
 import tensorflow as tf
+from mlflow.entities import Run
 
 from pipeline import config, training
 from pipeline.errors import TrainingError
@@ -34,7 +35,7 @@ def failing(error: BaseException) -> Any:
     return fit
 
 
-def only_run(root: Path) -> mlflow.entities.Run:
+def only_run(root: Path) -> Run:
     client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     [run] = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     return run
