@@ -98,12 +98,23 @@ class Model(Network):
     fit: Fit
 
 
+class Pruning(Spec):
+    """When the median stopping rule begins to stop trials."""
+
+    min_trials: Count
+    min_epochs: Count
+
+
 class Tune(Spec):
     base: str
     tuner: Literal["random", "bayesian", "hyperband", "grid"]
     trials: Count
     epochs: Count
     objective: Literal["val_loss", "val_accuracy"]
+    score: Literal["last", "best"]
+    pruning: Pruning | None
+    finalists: Count
+    finalist_seeds: Count
     space: dict[str, Any]
 
 

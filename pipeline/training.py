@@ -42,6 +42,8 @@ def fit(
     seed: int,
     precision: str,
     on_epoch: Callable[[int, Epoch], None] = lambda epoch, figures: None,
+    stops: Callable[[list[Epoch]], bool] = lambda history: False,
+    best: str | None = None,
     checkpoint: Path | None = None,
     title: str | None = None,
 ) -> Fitted:
@@ -50,6 +52,8 @@ def fit(
     Args:
         seed: of the initial weights, the order of the batches, dropout and augmentation.
         on_epoch: called with the number of each epoch, from 0, and its figures.
+        stops: called after each epoch with the history; whether training ends here.
+        best: the validation figure, val_loss or val_accuracy, whose best epoch gives the weights; None: the last epoch.
         checkpoint: a file to take up interrupted training from; it is removed at the end.
         title: what the progress bar, or each epoch's line, begins with; None: nothing is shown.
 
@@ -70,16 +74,16 @@ def fit(
         steps_per_execution=min(batches.steps, STEPS_PER_EXECUTION),
         jit_compile=False,  # XLA's convolutions on a CPU take several times as long
     )
-    stopping = [keras.callbacks.EarlyStopping(patience=settings.early_stopping, restore_best_weights=True)]
-    stopping = stopping if settings.early_stopping else []
-    record = _Record(batches.epoch, on_epoch, settings.epochs, title)
+    stopping = [_best_weights("val_loss", settings.early_stopping)] if settings.early_stopping else []
+    chosen = [_best_weights(best, settings.epochs)] if best else []
+    record = _Record(batches.epoch, on_epoch, stops, settings.epochs, title)
     resumed = Checkpoint(checkpoint, record.history, stopping) if checkpoint else None
     model.fit(
         batches.dataset,
         validation_data=scoring,
         epochs=settings.epochs,
         initial_epoch=resumed.restore(model) if resumed else 0,
-        callbacks=[*stopping, record, *([resumed] if resumed else [])],
+        callbacks=[*stopping, *chosen, record, *([resumed] if resumed else [])],
         shuffle=False,  # the batches come shuffled
         verbose=0,
     )
@@ -108,6 +112,12 @@ def optimizer(settings: Fit, steps: int) -> keras.Optimizer:
     return kind(learning_rate=rate, **options)
 
 
+def _best_weights(figure: str, patience: int) -> keras.callbacks.EarlyStopping:
+    """Stops after so many epochs without a better figure, and puts back the weights of the best epoch in any case."""
+    mode = "max" if figure == "val_accuracy" else "min"
+    return keras.callbacks.EarlyStopping(figure, mode=mode, patience=patience, restore_best_weights=True)
+
+
 def _for_use(model: keras.Model, network: Model, card: Card, precision: str) -> keras.Model:
     """The same weights without the optimizer, which would triple the file."""
     copy = cnn.build(network, card.image, len(card.classes), precision)
@@ -116,15 +126,22 @@ def _for_use(model: keras.Model, network: Model, card: Card, precision: str) -> 
 
 
 class _Record(keras.callbacks.Callback):
-    """Sets the epoch of the batches, keeps the history, stops a diverged run, and shows how far training is."""
+    """Sets the epoch of the batches, keeps the history, stops a run that diverged or has no future, and shows how far
+    training is."""
 
     def __init__(
-        self, epoch: tf.Variable, on_epoch: Callable[[int, Epoch], None], epochs: int, title: str | None
+        self,
+        epoch: tf.Variable,
+        on_epoch: Callable[[int, Epoch], None],
+        stops: Callable[[list[Epoch]], bool],
+        epochs: int,
+        title: str | None,
     ) -> None:
         super().__init__()
         self.history: list[Epoch] = []
         self._epoch = epoch
         self._on_epoch = on_epoch
+        self._stops = stops
         self._epochs = epochs
         self._title = title
         self._bar: tqdm | None = None
@@ -146,6 +163,8 @@ class _Record(keras.callbacks.Callback):
             raise TrainingError(f"the loss of epoch {epoch + 1} is not a number; try a lower fit.learning_rate")
         self.history.append(figures)
         self._on_epoch(epoch, figures)
+        if self._stops(self.history):
+            self.model.stop_training = True
         shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
         if self._bar is not None:
             self._bar.set_postfix_str(shown)

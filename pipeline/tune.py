@@ -1,106 +1,169 @@
 """Search dropout, pooling and whatever else `tune.space` lists:  python -m pipeline.tune
 
-The base network's own values are the first trial. The best trial is then trained like any network of params.yaml, under
-the name `tuned`, and its block is written to results/tune/best.yaml, ready to be pasted under `models`. Killed, the
-search goes on with the trials that are left when it is started again.
+The base network's own values are the first trial. The best trials are trained again with other seeds, and the winner is
+then trained like any network of params.yaml, under the name `tuned`; its block is written to results/tune/best.yaml,
+ready to be pasted under `models`. Killed, the search goes on with what is left when it is started again.
 """
 
 import io
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from pipeline import atomic, config, space, stage
+from pipeline import atomic, config, space, stage, workers
 from pipeline.config import TUNED, Model, Params
 from pipeline.errors import TrainingError
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
-    from pipeline.runtime import Runtime
-    from pipeline.search import Figures, Trial
+    import pandas as pd
+
+    from pipeline.search import Figures, Outcome, Trial
+    from pipeline.trials import Workplace
 
 
 def tune(paths: Paths) -> None:
     """Search, write down what was found, and train the winner."""
     stopwatch = stage.Stopwatch()
     params = config.load(paths)
+    team = workers.settings()
     with stopwatch("imports"):  # after the parameters are known to be good
         from pipeline import runtime
 
         used = runtime.start(params.runtime)
-        from pipeline import search, training_run
-    trials, about = _searched(params, paths, used, stopwatch)
-    if all(trial.status != "COMPLETED" for trial in trials):
-        raise TrainingError(f"tune: no trial was completed; the first failed with:\n{trials[0].error}")
-    winner = search.best(trials, params.tune.objective)
+        from pipeline import provenance, search, tracking, training_run, trials
+    place = trials.workplace(params, paths, used, stopwatch)
+    card, identity = place.card, place.identity
+    settings = params.tune.model_dump(mode="json")
+    folder = paths.unfinished / "tune" / provenance.digest(identity, card.digest, provenance.code_digest())
+    known = folder / "run_id"
+    again = known.read_text(encoding="utf-8") if known.is_file() else None
+    with tracking.run(paths, card, "search", "tune", stopwatch, tags=place.tags, again=again) as parent:
+        if parent.id != again:
+            parent.params(config.flatten(settings) | {"seed": params.seed, "precision": used.precision})
+            parent.dataset(card, "search")
+            atomic.write_text(known, parent.id or "")
+        found = _searched(place, team, folder, parent.id)
+        table = search.trial_table(found, params.dimensions)
+        parent.table("trials", table)
+        best = search.ranked(found, params.tune.objective)
+        if not best:
+            raise TrainingError(f"tune: no trial was completed; the first failed with:\n{found[0].error}")
+        winner, finalists = best[0], None
+        if len(chosen := best[: params.tune.finalists]) > 1:
+            winner, finalists = _winner(place, chosen, folder, parent.id)
+            parent.table("finalists", finalists)
     network = config.model_from(space.apply(params.base.model_dump(mode="json"), winner.values))
-    with stopwatch("writing"), atomic.folder(paths.search) as folder:
-        search.trial_table(trials).to_csv(folder / "trials.csv", index=False)
-        (folder / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
-        (folder / "run.json").write_text(json.dumps(about | {"best": winner.number}, indent=2) + "\n", encoding="utf-8")
-    print(f"best of {len(trials)} trials: {winner.number} ({_figures(winner.figures)}); training it as {TUNED}")
+    about = {
+        "run_id": parent.id,
+        "data": card.digest,
+        "params": identity,
+        **settings,
+        **asdict(used),
+        "best": winner.number,
+        "errors": {trial.number: trial.error for trial in found if trial.error},
+    }
+    with stopwatch("writing"), atomic.folder(paths.search) as results:
+        table.to_csv(results / "trials.csv", index=False)
+        search.curve_table(found).to_csv(results / "curves.csv", index=False)
+        if finalists is not None:
+            finalists.to_csv(results / "finalists.csv", index=False)
+        (results / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
+        (results / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    print(f"winner of {len(found)} trials: {winner.number} ({_figures(winner.figures)}); training it as {TUNED}")
     training_run.complete(TUNED, network, params, paths, used, "tune", stopwatch)
     shutil.rmtree(paths.unfinished / "tune", ignore_errors=True)
     stopwatch.report("tune")
 
 
-def _searched(
-    params: Params, paths: Paths, used: "Runtime", stopwatch: stage.Stopwatch
-) -> tuple[list["Trial"], dict[str, Any]]:
+def _searched(place: "Workplace", team: workers.Settings, folder: Path, parent: str | None) -> list["Trial"]:
     from tqdm import tqdm
 
-    from pipeline import dataset, provenance, search, tracking, training, training_run
+    from pipeline import search, tracking, trials
 
-    with stopwatch("data"):
-        card = dataset.load_card(paths)
-        train, validation = dataset.load(paths, "train"), dataset.load(paths, "validation")
-    base = params.base.model_dump(mode="json")
-    settings = params.tune.model_dump(mode="json")
-    identity = provenance.digest(settings, base, params.seed, asdict(used))
-    folder = paths.unfinished / "tune" / provenance.digest(identity, card.digest, provenance.code_digest())
-    known = folder / "run_id"
-    again = known.read_text(encoding="utf-8") if known.is_file() else None
-    tags = {"params.digest": identity, "device": used.name}
-    with tracking.run(paths, card, "search", "tune", stopwatch, tags=tags, again=again) as parent:
-        if parent.id != again:
-            parent.params(config.flatten(settings) | {"seed": params.seed, "precision": used.precision})
-            parent.dataset(card, "search")
-            atomic.write_text(known, parent.id or "")
-        total = None if params.tune.tuner == "hyperband" else params.tune.trials
-        bar = tqdm(desc="search", unit="trial", total=total, disable=None)
+    params = place.params
+    tune, base = params.tune, params.base.model_dump(mode="json")
+    total = None if tune.tuner == "hyperband" else tune.trials
+    with tqdm(desc="search", unit="trial", total=total, disable=None) as bar, place.stopwatch("search"):
 
-        def run_trial(trial: "Trial") -> "Figures":
-            block = space.apply(base, trial.values)
-            network = config.model_from(space.apply(block, {"fit.epochs": trial.epochs}))
-            name = f"trial {trial.number}"
-            with tracking.run(paths, card, name, "tune", stopwatch, tags=tags, parent=parent.id) as run:
-                run.params(config.flatten(trial.values) | {"fit.epochs": trial.epochs})
-                with stopwatch("search"):
-                    fitted = training.fit(
-                        network,
-                        card,
-                        train,
-                        validation,
-                        seed=params.seed,
-                        precision=used.precision,
-                        on_epoch=run.epoch,
-                    )
-                run.metrics({f"validation_{name}": value for name, value in fitted.validation.items()})
-                run.metrics(training_run.counts(training_run.layer_table(network, card)))
-            figures = {f"val_{name}": value for name, value in fitted.validation.items()}
+        def ended(trial: "Trial") -> None:
             bar.update()
-            bar.write(f"trial {trial.number}: {_figures(figures)} {json.dumps(trial.values)}")
-            return figures
+            came_to = trial.error or f"{_figures(trial.figures)} after {len(trial.curve)} of {trial.epochs} epochs"
+            bar.write(f"trial {trial.number}: {came_to} {json.dumps(trial.values)}")
 
-        with stopwatch("search"):
-            trials = search.search(params.tune, params.dimensions, params.seed, folder, run_trial)
-        bar.close()
-        parent.table("trials", search.trial_table(trials))
-    about = {"run_id": parent.id, "data": card.digest, "params": identity, **settings, **asdict(used)}
-    return trials, about
+        note = {"search": place.fingerprint, "parent": parent or ""}
+        asked = search.oracle(tune, base, params.seed, folder, ended, note)
+        if team.alone:
+            search.work(asked, "worker0", tune, lambda trial, stops: place.trial(trial, stops, parent))
+        else:
+            workers.run(asked, team)
+        found = search.trials(asked)
+    for trial in found:
+        if len(trial.curve) < len(asked.trial(trial.number).curve):  # it went on, not knowing of those before it
+            name = f"trial {trial.number}"
+            known = tracking.ended_run(
+                place.paths, place.card, name, "tune", trial.run_id, place.stopwatch, tags=place.tags
+            )
+            with known as run:
+                run.tags(trials.pruned(len(trial.curve), trial.epochs))
+    if asked.used_up:
+        networks = len({json.dumps(trial.values) for trial in found})
+        print(f"the space is used up: all of its networks that were found, {networks}, have been tried")
+    stopped = [str(trial.number) for trial in found if trial.status == "PRUNED"]
+    if stopped:
+        print(f"stopped early: {', '.join(stopped)}")
+    return found
+
+
+def _winner(
+    place: "Workplace", chosen: list["Trial"], folder: Path, parent: str | None
+) -> tuple["Trial", "pd.DataFrame"]:
+    """Train finalists again; the winner, and a row for each fit."""
+    import pandas as pd
+
+    from pipeline import finalists, search, training_run
+
+    tune = place.params.tune
+    rows: list[dict[str, Any]] = []
+    for trial in chosen:
+        network = place.network(trial.values, tune.epochs)
+        parameters = training_run.counts(training_run.layer_table(network, place.card))["parameters"]
+        for seed in finalists.seeds(place.params.seed, tune.finalist_seeds):
+            record = folder / "finalists" / f"{trial.number}-{seed}.json"
+            outcome = _finalist(place, trial, seed, record, parent)
+            fit = {"trial": trial.number, "seed": seed, "status": outcome.status, "parameters": parameters}
+            rows.append(fit | {name: outcome.figures.get(name) for name in search.FIGURES})
+            print(f"finalist {trial.number}, seed {seed}: {outcome.error or _figures(outcome.figures)}", flush=True)
+    table = pd.DataFrame(rows)
+    complete = table.groupby("trial").filter(lambda fits: (fits["status"] == "COMPLETED").all())
+    if complete.empty:
+        raise TrainingError("tune: every finalist failed with one seed at least; see the messages above")
+    sign = search.cost({tune.objective: 1.0}, tune.objective)
+    scores = {
+        int(str(number)): list(sign * fits[tune.objective]) for number, fits in complete.groupby("trial", sort=False)
+    }
+    verdict = finalists.verdict(scores, dict(zip(table["trial"], table["parameters"], strict=True)))
+    means = ", ".join(f"trial {number} {sign * mean:.4f}" for number, mean in verdict.means.items())
+    print(f"mean {tune.objective} of {tune.finalist_seeds} seeds: {means}; standard error {verdict.standard_error:.4f}")
+    best = min(verdict.means, key=lambda number: verdict.means[number])
+    reason = "the best mean" if verdict.winner == best else f"within one standard error of trial {best}, and smaller"
+    print(f"the winner is trial {verdict.winner}: {reason}", flush=True)
+    return next(trial for trial in chosen if trial.number == verdict.winner), table
+
+
+def _finalist(place: "Workplace", trial: "Trial", seed: int, record: Path, parent: str | None) -> "Outcome":
+    from pipeline.search import Outcome
+
+    if record.is_file():
+        return Outcome(**json.loads(record.read_text(encoding="utf-8")))
+    with place.stopwatch("finalists"):
+        outcome = place.finalist(trial, seed, parent)
+    atomic.write_text(record, json.dumps(asdict(outcome), indent=1))
+    return outcome
 
 
 def pasteable(network: Model, params: Params) -> str:

@@ -161,6 +161,23 @@ def test_trials_are_nested_under_their_search(repository: Project):
     assert found["trial 0"].data.params["blocks.1.dropout"] == "0.3"  # model_2's own
 
 
+def test_finalists_are_nested_under_their_search_with_their_models(repository: Project):
+    found = runs(repository)
+    table = pd.read_csv(repository.paths.search / "finalists.csv")
+    assert set(table["trial"]) == {0, 1}
+    for fit in table.to_dict("records"):
+        run = found[f"finalist {fit['trial']}, seed {fit['seed']}"]
+        assert run.data.tags["mlflow.parentRunId"] == found["search"].info.run_id
+        assert run.data.params["seed"] == str(fit["seed"]) != "42"
+        assert run.data.metrics["validation_loss"] == fit["val_loss"]
+        assert run.data.metrics["parameters"] == fit["parameters"]
+        assert run.outputs
+    about = json.loads((repository.paths.search / "run.json").read_text(encoding="utf-8"))
+    assert about["best"] == table.sort_values("val_loss")["trial"].iloc[0]  # one seed: the lower loss
+    curves = pd.read_csv(repository.paths.search / "curves.csv")
+    assert curves[["trial", "epoch"]].to_numpy().tolist() == [[0, 1], [1, 1]]
+
+
 PREDICT = """
 import sys
 import mlflow, numpy as np

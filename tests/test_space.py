@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from models.spec import POOLING_KEYS
 from pipeline import config, space
 from pipeline.space import Choice, Range, SpaceError
 
@@ -41,6 +42,103 @@ def test_apply_puts_values_in_and_leaves_the_base_alone(base):
     assert (changed["blocks"][1]["dropout"], changed["head"]["pooling"]) == (0.1, "global_max")
     assert (base["blocks"][1]["dropout"], base["head"]["pooling"]) == (0.3, "flatten")
     assert space.apply(base, {}) == base
+
+
+EVERY_KIND = {
+    "kind": ["max", "average", "lp", "stochastic", "fractional_max", "gem", "blur", "strided", "none"],
+    "window": [2, 3],
+    "p": [1.0, 2.0, 4.0],
+    "ratio": {"min": 1.2, "max": 2.0},
+}
+
+
+def test_values_for_some_kinds_of_pooling_stand_beside_those_for_others(base):
+    found = space.dimensions({"blocks": [{"pooling": EVERY_KIND}, {}, {}]}, base)
+    assert [dimension.default for dimension in found] == ["max", 2, 1.0, 2**0.5]
+    for kind in EVERY_KIND["kind"]:
+        tried = {"kind": kind, "window": 3, "p": 4.0, "ratio": 2.0}
+        block = space.apply(base, {f"blocks.0.pooling.{key}": value for key, value in tried.items()})
+        taken = {key for key, value in tried.items() if value == block["blocks"][0]["pooling"][key]}
+        assert taken - {"kind"} == set(POOLING_KEYS[kind]) & set(tried)
+        config.model_from(block)
+
+
+def test_a_base_that_cannot_keep_its_own_window_gives_it_up(base):
+    base["blocks"][0]["pooling"]["window"] = 3
+    assert (
+        config.model_from(space.apply(base, {"blocks.0.pooling.kind": "fractional_max"})).blocks[0].pooling.window == 2
+    )
+    assert space.apply(base, {"blocks.0.pooling.kind": "average"})["blocks"][0]["pooling"]["window"] == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"blocks.0.dropout": 0.0}, "blocks.0.dropout_kind"),
+        ({"blocks.0.filters": []}, "blocks.0.kernel_size"),
+        ({"blocks.0.filters": []}, "blocks.0.activation"),
+        ({"head.dense": []}, "head.activation"),
+        ({"head.pooling": "flatten"}, "head.p"),
+    ],
+)
+def test_keys_that_make_no_difference_are_inactive(base, values, key):
+    assert key in space.inactive(space.apply(base, values))
+
+
+def test_strided_pooling_is_a_convolution_like_those_of_its_block(base):
+    block = space.apply(base, {"blocks.0.filters": [], "blocks.0.pooling.kind": "strided"})
+    assert "blocks.0.activation" not in space.inactive(block)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"kind": "lp"}, {"kind": "lp", "p": 2.0}),
+        ({"kind": "lp", "p": 2}, {"kind": "lp", "p": 2.0}),
+        ({"kind": "gem"}, {"kind": "gem", "p": 3.0}),
+        ({"kind": "max", "window": 3}, {"kind": "max", "window": 3, "stride": 3}),
+        ({"kind": "none"}, {"kind": "none", "window": 3}),
+        ({"kind": "fractional_max"}, {"kind": "fractional_max", "ratio": 2**0.5, "p": 4.0}),
+    ],
+)
+def test_a_network_written_in_two_ways_is_one(base, one, other):
+    first, second = (
+        space.identity(space.apply(base, {f"blocks.1.pooling.{key}": value for key, value in pooling.items()}))
+        for pooling in (one, other)
+    )
+    assert first == second
+    assert first != space.identity(base)
+
+
+def test_a_value_that_the_base_implies_is_its_own(base):
+    base["blocks"][0]["pooling"]["kind"] = "lp"
+    [found] = space.dimensions({"blocks": [{"pooling": {"p": [1.0, 2.0]}}, {}, {}]}, base)
+    assert found.default == 2.0
+    with pytest.raises(SpaceError, match="does not hold"):
+        space.dimensions({"blocks": [{"pooling": {"p": [1.0, 4.0]}}, {}, {}]}, base)
+
+
+def test_a_dimension_that_no_network_takes_is_refused(base):
+    found = space.dimensions({"blocks": {"pooling": {"kind": ["max", "average"], "p": [2.0, 4.0]}}}, base)
+    with pytest.raises(SpaceError, match="no network of this space takes it") as error:
+        space.check(found, base, lambda block: None)
+    assert error.value.key == "blocks.pooling.p"
+
+
+def test_values_are_tried_where_they_are_active(base):
+    found = space.dimensions({"blocks": [{"pooling": {"kind": ["max", "lp"], "p": [2.0, 99.0]}}, {}, {}]}, base)
+    tried = []
+
+    def complaint(block: dict[str, Any]) -> None:
+        tried.append((block["blocks"][0]["pooling"]["kind"], block["blocks"][0]["pooling"]["p"]))
+
+    space.check(found, base, complaint)
+    assert ("lp", 99.0) in tried
+
+
+def test_the_epochs_of_a_trial_are_no_dimension(base):
+    with pytest.raises(SpaceError, match=r"tune\.epochs"):
+        space.dimensions({"fit": {"epochs": [5, 15]}}, base)
 
 
 @pytest.mark.parametrize(

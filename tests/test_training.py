@@ -95,6 +95,24 @@ def test_early_stopping_keeps_the_best_epoch(validated: Project):
     assert fitted.validation["loss"] == pytest.approx(min(losses), rel=1e-3)
 
 
+def test_training_that_is_stopped_has_gone_as_far_as_any(validated: Project):
+    whole = fit(validated)
+    stopped = fit(validated, stops=lambda history: len(history) == 2)
+    assert stopped.history == whole.history[:2]
+
+
+@pytest.mark.parametrize(("figure", "best"), [("val_loss", min), ("val_accuracy", max)])
+def test_the_weights_of_the_best_epoch_are_kept_on_request(validated: Project, figure: str, best: Any):
+    def worse(history: list[dict[str, float]]) -> bool:
+        values = [epoch[figure] for epoch in history]
+        return values[-1] != best(values)
+
+    fitted = fit(validated, fit={"epochs": 40, "learning_rate": 0.03, "schedule": "constant"}, best=figure, stops=worse)
+    values = [epoch[figure] for epoch in fitted.history]
+    assert worse(fitted.history)
+    assert fitted.validation[figure.removeprefix("val_")] == pytest.approx(best(values), rel=1e-3)
+
+
 def test_a_diverged_training_says_so(validated: Project):
     with pytest.raises(TrainingError, match=r"the loss of epoch \d+ is not a number; try a lower fit\.learning_rate"):
         fit(validated, fit={"optimizer": "sgd", "learning_rate": 10.0, "schedule": "constant", "epochs": 20})
