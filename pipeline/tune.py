@@ -35,7 +35,7 @@ def tune(paths: Paths) -> None:
         from pipeline import runtime
 
         used = runtime.start(params.runtime)
-        from pipeline import provenance, search, tracking, training_run, trials
+        from pipeline import evidence, evidence_plots, provenance, search, tracking, training_run, trials
     place = trials.workplace(params, paths, used, stopwatch)
     card, identity = place.card, place.identity
     settings = params.tune.model_dump(mode="json")
@@ -48,7 +48,7 @@ def tune(paths: Paths) -> None:
             parent.dataset(card, "search")
             atomic.write_text(known, parent.id or "")
         found = _searched(place, team, folder, parent.id)
-        table = search.trial_table(found, params.dimensions)
+        table, curves = search.trial_table(found, params.dimensions), search.curve_table(found)
         parent.table("trials", table)
         best = search.ranked(found, params.tune.objective)
         if not best:
@@ -57,23 +57,28 @@ def tune(paths: Paths) -> None:
         if len(chosen := best[: params.tune.finalists]) > 1:
             winner, finalists = _winner(place, chosen, folder, parent.id)
             parent.table("finalists", finalists)
-    network = config.model_from(space.apply(params.base.model_dump(mode="json"), winner.values))
-    about = {
-        "run_id": parent.id,
-        "data": card.digest,
-        "params": identity,
-        **settings,
-        **asdict(used),
-        "best": winner.number,
-        "errors": {trial.number: trial.error for trial in found if trial.error},
-    }
-    with stopwatch("writing"), atomic.folder(paths.search) as results:
-        table.to_csv(results / "trials.csv", index=False)
-        search.curve_table(found).to_csv(results / "curves.csv", index=False)
-        if finalists is not None:
-            finalists.to_csv(results / "finalists.csv", index=False)
-        (results / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
-        (results / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        network = config.model_from(space.apply(params.base.model_dump(mode="json"), winner.values))
+        about = {
+            "run_id": parent.id,
+            "data": card.digest,
+            "params": identity,
+            **settings,
+            **asdict(used),
+            "best": winner.number,
+            "errors": {trial.number: trial.error for trial in found if trial.error},
+        }
+        with stopwatch("writing"), atomic.folder(paths.search) as results:
+            table.to_csv(results / "trials.csv", index=False)
+            curves.to_csv(results / "curves.csv", index=False)
+            if finalists is not None:
+                finalists.to_csv(results / "finalists.csv", index=False)
+            (results / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
+            (results / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            says = evidence.assess(table, curves, params.dimensions, params.tune.objective)
+            says.write(results)
+            evidence_plots.write(says, results)
+        parent.file(paths.search)
+    print(says.text)
     print(f"winner of {len(found)} trials: {winner.number} ({_figures(winner.figures)}); training it as {TUNED}")
     training_run.complete(TUNED, network, params, paths, used, "tune", stopwatch)
     shutil.rmtree(paths.unfinished / "tune", ignore_errors=True)
