@@ -9,8 +9,8 @@ from pipeline import atomic
 from pipeline.dataset import Card
 from pipeline.metrics import Evaluation
 from pipeline.paths import Paths
+from pipeline.trained import About
 
-About = dict[str, Any]  # what the training of a network wrote down about itself: its run.json
 Figures = dict[str, Any]  # one entry of results/metrics.json
 
 

@@ -6,16 +6,14 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from scipy.special import softmax
 from sklearn import metrics
+
+from models import inference
 
 
 def predict(model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
     """Probabilities as float64, whether the network ends in softmax or in logits."""
-    outputs = model.predict(batches, verbose=0).astype(np.float64)
-    if model.layers[-1].get_config()["activation"] == "softmax":
-        return outputs / outputs.sum(axis=1, keepdims=True)
-    return softmax(outputs, axis=1)
+    return inference.normalised(model, model.predict(batches, verbose=0))
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from models import layers
+from models import inference, layers
 from pipeline import artifacts, atomic, config, dataset, provenance, tracking, training
 from pipeline.config import Model, Params
 from pipeline.dataset import Card
@@ -74,12 +74,17 @@ def complete(
                 title=name,
             )
         run.metrics({f"validation_{figure}": value for figure, value in fitted.validation.items()})
+        with stopwatch("writing"):
+            sha256 = artifacts.save(fitted.model, paths.model(name))
         example = train.images[:EXAMPLE].astype(np.float32) / 255
-        run.model(name, fitted.model, example, np.asarray(fitted.model(example)))
+        answer = inference.probabilities(fitted.model, example)
+        run.model(name, paths.model(name), example, answer, {"dataset": card.dataset, "classes": card.classes})
         about = {
             "model": name,
             "run_id": run.id,
             "model_uri": run.model_uri,
+            "sha256": sha256,
+            "dataset": card.dataset,
             "data": card.digest,
             "params": settings,
             **provenance.commit(paths.root),
@@ -88,10 +93,8 @@ def complete(
             "validation": fitted.validation,
             "parameters": counts(layer_table(network, card)),
         }
-        with stopwatch("writing"):
-            artifacts.save(fitted.model, paths.model(name))
-            with atomic.folder(paths.training(name)) as folder:
-                history = pd.DataFrame(fitted.history)
-                history.insert(0, "epoch", range(1, len(history) + 1))
-                history.to_csv(folder / "history.csv", index=False)
-                (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        with stopwatch("writing"), atomic.folder(paths.training(name)) as folder:
+            history = pd.DataFrame(fitted.history)
+            history.insert(0, "epoch", range(1, len(history) + 1))
+            history.to_csv(folder / "history.csv", index=False)
+            (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
