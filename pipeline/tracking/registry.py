@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
 
 from pipeline.errors import DataError
 from pipeline.paths import Paths
@@ -82,8 +83,8 @@ def champion(dataset: str) -> ModelVersion | None:
     return None
 
 
-def load(paths: Paths, uri: str) -> Loaded:
-    """A network from the registry: models:/NAME@champion, models:/NAME/VERSION.
+def found(paths: Paths, uri: str) -> PyFuncModel:
+    """A model from the registry, models:/NAME@champion or models:/NAME/VERSION, as MLflow loads it.
 
     Raises:
         DataError: there is none, or the store does not answer.
@@ -91,16 +92,24 @@ def load(paths: Paths, uri: str) -> Loaded:
     with connect(paths):
         store = mlflow.get_tracking_uri()
     try:
-        found = mlflow.pyfunc.load_model(uri)
+        return mlflow.pyfunc.load_model(uri)
     except (MlflowException, OSError) as error:
         said = str(error).splitlines()[0]
         raise DataError(f"{uri}: not found in MLflow at {store}: {said}; `dvc repro` registers a champion") from None
-    schema = found.metadata.get_input_schema()
-    about = found.metadata.metadata or {}
+
+
+def load(paths: Paths, uri: str) -> Loaded:
+    """A network of this project from the registry, with what its answers mean.
+
+    Raises:
+        DataError: there is none, the store does not answer, or it is another kind of model.
+    """
+    model = found(paths, uri)
+    schema, about = model.metadata.get_input_schema(), model.metadata.metadata or {}
     if schema is None or not {"dataset", "classes"} <= about.keys():
         raise DataError(f"{uri}: not a network of this project: it does not say which classes it knows")
     _, height, width, channels = schema.inputs[0].shape
-    return Loaded(found.predict, (height, width, channels), about["dataset"], tuple(about["classes"]))
+    return Loaded(model.predict, (height, width, channels), about["dataset"], tuple(about["classes"]))
 
 
 def _register(card: "Card", best: Candidate) -> str:

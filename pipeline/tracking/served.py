@@ -30,8 +30,10 @@ class Served:
             raise _refusal(f"the images have the shape {images.shape}; allowed: (n, {', '.join(map(str, expected))})")
         if not len(images):
             raise _refusal("there are no images")
+        if np.isnan(images).any():
+            raise _refusal("some values of the images are not numbers")
         low, high = float(images.min()), float(images.max())
-        if not 0 <= low <= high <= 1:  # false for NaN
+        if low < 0 or high > 1:
             raise _refusal(f"the values of the images range from {low:g} to {high:g}; allowed: 0 to 1")
         return inference.probabilities(self._model, images).astype(np.float32)
 
