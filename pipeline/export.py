@@ -8,14 +8,12 @@ answers for all test images are compared with those of the network.
 """
 
 import argparse
-import os
 from pathlib import Path
 
-from pipeline import atomic, stage
+from pipeline import atomic, config, stage
 from pipeline.errors import DataError
 from pipeline.paths import Paths
 from pipeline.trained import trained_run
-
 
 TOLERANCE = 1e-4  # in a probability, between the file and the network in float32
 
@@ -27,7 +25,10 @@ def export(name: str, output: Path, paths: Paths) -> None:
         DataError: it was not trained, it cannot be converted, or the file answers otherwise.
     """
     about = trained_run(name, paths)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    params = config.load(paths)
+    from pipeline import runtime
+
+    runtime.start(params.runtime)
     import numpy as np
 
     from models import inference
@@ -39,15 +40,18 @@ def export(name: str, output: Path, paths: Paths) -> None:
     answers = litert.run(content, images)
     expected = inference.probabilities(litert.in_float32(network), images)
     difference = np.abs(answers - expected).max()
-    if difference > TOLERANCE or (answers.argmax(axis=1) != expected.argmax(axis=1)).any():
+    if not difference <= TOLERANCE or (answers.argmax(axis=1) != expected.argmax(axis=1)).any():
         raise DataError(f"{name}: the exported file answers otherwise: probabilities differ by up to {difference:.2g}")
     trained = inference.probabilities(network, images)
     same = int((answers.argmax(axis=1) == trained.argmax(axis=1)).sum())
     with atomic.file(output) as part:
         part.write_bytes(content)
+    rounding = np.abs(answers - trained).max()
+    rounding = np.abs(answers - trained).max()
     print(
-        f"{output}: {len(content):,} bytes; the class of {name} on {same:,} of {len(images):,} test images; probabilities "
-        f"differ by at most {difference:.1g} in float32, {np.abs(answers - trained).max():.1g} from {about['precision']}"
+        f"{output}: {len(content):,} bytes; gives the class that {name} gives on {same:,} of {len(images):,} test "
+        f"images; probabilities differ by at most {difference:.1g} from {name} in float32, "
+        f"{rounding:.1g} in {about['precision']}"
     )
 
 

@@ -1,12 +1,15 @@
 """Keras networks as LiteRT files, and how these answer."""
 
+import io
 import os
 import warnings
+from contextlib import redirect_stdout
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python.convert_phase import ConverterError
 
 from pipeline.errors import DataError
 
@@ -35,25 +38,32 @@ def convert(model: keras.Model) -> bytes:
         DataError: it has an operation that LiteRT lacks.
     """
     network = in_float32(model)
-    softmax = network.layers[-1].get_config()["activation"] == "softmax"
-
-    @tf.function(input_signature=[tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")])
-    def answer(image: tf.Tensor) -> tf.Tensor:
-        outputs = network(image, training=False)
-        return outputs if softmax else tf.nn.softmax(outputs)
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], network)
+    # Of one image: with sizes that are known LiteRT plans all of its memory beforehand.
+    image = keras.Input(batch_shape=(1, *model.input_shape[1:]), name="image")
+    outputs = network(image)
+    if network.layers[-1].get_config()["activation"] != "softmax":
+        outputs = keras.layers.Softmax(name="probabilities")(outputs)
+    # By way of Keras: a plain graph would keep variables, which LiteRT reads as NaN.
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, outputs))
     try:
-        return converter.convert()
-    except Exception as error:
+        with redirect_stdout(io.StringIO()):
+            return converter.convert()
+    except ConverterError as error:
         raise DataError(f"LiteRT cannot express the network: {str(error).splitlines()[0]}") from None
 
 
 def run(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Probabilities of shape (n, classes) that a LiteRT file gives for images of shape (n, height, width, channels)."""
+    """Probabilities of shape (n, classes) that a LiteRT file gives for images of shape (n, height, width, channels).
+
+    Raises:
+        DataError: LiteRT converts the network but cannot run it, as windows of GeM pooling.
+    """
     with warnings.catch_warnings(action="ignore"):  # that the interpreter has moved to a package of its own
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())
-    interpreter.allocate_tensors()
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        raise DataError(f"LiteRT cannot run the network: {error}") from None
     [given], [asked] = interpreter.get_input_details(), interpreter.get_output_details()
     answers = []
     for image in images:

@@ -67,7 +67,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise DataError(f"{path}: not found") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down") from None
+        raise DataError(f"{path}: has far more than {MAX_PIXELS:,} pixels") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: not a readable PNG or JPEG file: {error}") from None
 

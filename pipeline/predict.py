@@ -6,9 +6,9 @@ the configured dataset unless --model gives a file or another URI of the registr
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,10 +50,15 @@ def predict(files: list[Path], model: str | None, sha256: str | None, paths: Pat
     Raises:
         ConfigError, DataError: there is no such network, or it may not be loaded.
     """
-    uri = model or f"{REGISTRY}{config.load(paths).data.dataset}@champion"
+    params = config.load(paths)
+    uri = model or f"{REGISTRY}{params.data.dataset}@champion"
     readable = [file for file in files if _succeeds(lambda file=file: pictures.check(file))]
     if not readable:
         return []
+    with redirect_stdout(sys.stderr):  # which has the answers alone
+        from pipeline import runtime
+
+        runtime.start(params.runtime)
     network = _registered(uri, paths) if uri.startswith(REGISTRY) else _of_file(Path(uri), sha256, paths)
     answers: list[Answer] = []
     for file in readable:
@@ -84,21 +89,21 @@ def _registered(uri: str, paths: Paths) -> Network:
 
 def _of_file(file: Path, sha256: str | None, paths: Paths) -> Network:
     about = trained.of_file(file, paths)
-    if sha256 is None and about is None:
+    expected = sha256 or (about["sha256"] if about else None)
+    if expected is None:
         raise DataError(
-            f"{file}: not a network that was trained here, and to load one is to run what it holds; if you trust where "
-            "it comes from, give its checksum: --sha256 $(sha256sum FILE | cut -c -64)"
+            f"{file}: not a network that was trained here, and to load one is to run what it holds; if you trust "
+            "where it comes from, give its checksum: --sha256 HASH"
         )
     dataset = about["dataset"] if about else config.load(paths).data.dataset
     entry = config.load_catalog(paths).get(dataset)
     from models import inference
     from pipeline import artifacts
 
-    model = artifacts.load(file, sha256 or about["sha256"])
-    if entry is None or model.input_shape[1:] != entry.image or model.output_shape[1:] != (len(entry.classes),):
-        raise DataError(
-            f"{file}: takes {model.input_shape[1:]}, gives {model.output_shape[1:]}: not made for {dataset}"
-        )
+    model = artifacts.load(file, expected)
+    takes, gives = model.input_shape[1:], model.output_shape[1:]
+    if entry is None or takes != entry.image or gives != (len(entry.classes),):
+        raise DataError(f"{file}: takes {takes} and gives {gives}: not made for the dataset {dataset}")
     return Network(lambda images: inference.probabilities(model, images), entry.image, entry.classes, entry.ink)
 
 
@@ -131,7 +136,6 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def run(arguments: argparse.Namespace) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         answers = predict(arguments.files, arguments.model, arguments.sha256, Paths())
         if arguments.json:
             print(json.dumps([vars(answer) for answer in answers], indent=2))

@@ -5,7 +5,6 @@ is {"predictions": probabilities} of shape (n, classes).
 """
 
 import argparse
-import os
 
 from pipeline import config, stage
 from pipeline.paths import Paths
@@ -13,8 +12,11 @@ from pipeline.paths import Paths
 
 def serve(model: str | None, host: str, port: int, paths: Paths) -> None:
     """Serve the champion of the configured dataset, or the given model, until stopped."""
-    uri = model or f"models:/{config.load(paths).data.dataset}@champion"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    params = config.load(paths)
+    uri = model or f"models:/{params.data.dataset}@champion"
+    from pipeline import runtime
+
+    runtime.start(params.runtime)
     from pipeline.tracking import server
 
     print(f"{uri} at http://{host}:{port}/invocations", flush=True)

@@ -14,7 +14,6 @@ import mlflow
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel
 
 from pipeline.errors import DataError
 from pipeline.paths import Paths
@@ -23,6 +22,8 @@ from pipeline.tracking.store import connect
 from pipeline.trained import About
 
 if TYPE_CHECKING:
+    from mlflow.pyfunc import PyFuncModel
+
     from pipeline.dataset import Card
 
 CHAMPION = "champion"
@@ -83,7 +84,7 @@ def champion(dataset: str) -> ModelVersion | None:
     return None
 
 
-def found(paths: Paths, uri: str) -> PyFuncModel:
+def found(paths: Paths, uri: str) -> "PyFuncModel":
     """A model from the registry, models:/NAME@champion or models:/NAME/VERSION, as MLflow loads it.
 
     Raises:
