@@ -15,14 +15,17 @@ def trained_run(name: str, paths: Paths) -> About:
     """What the training of a network wrote down about itself.
 
     Raises:
-        DataError: the network was not trained.
+        DataError: the network was not trained, or by a version that did not write down the SHA-256 of its file.
     """
     path = paths.training(name) / "run.json"
+    stage_name = "tune" if name == TUNED else f"train@{name}"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        stage_name = "tune" if name == TUNED else f"train@{name}"
         raise DataError(f"{path}: not found; train it first: dvc repro {stage_name}") from None
+    if "sha256" not in about:
+        raise DataError(f"{path}: has no sha256 of the network; train it again: dvc repro --force {stage_name}")
+    return about
 
 
 def of_file(file: Path, paths: Paths) -> About | None:
