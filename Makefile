@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --r
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test check readme lock
+.PHONY: help setup repro ui serve test check readme lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ ui: setup  ## open the MLflow UI on 127.0.0.1:5000 (PORT=... for another)
 	python -m pipeline.tracking
 	mlflow ui --backend-store-uri $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db) --host 127.0.0.1 \
 	  --port $(or $(PORT),5000) --workers 1
+
+serve: setup  ## answer HTTP requests with the champion on 127.0.0.1:5001 (PORT=..., MODEL=models:/NAME/VERSION)
+	python -m pipeline.serve --port $(or $(PORT),5001) $(if $(MODEL),--model $(MODEL))
 
 test: setup $(DEVELOPMENT)  ## run the tests (ARGS=... for pytest)
 	pytest $(ARGS)

@@ -1,5 +1,10 @@
-"""Trained networks on disk: .keras files whose bytes depend on the network alone."""
+"""Trained networks on disk: .keras files whose bytes depend on the network alone, and which load only if known.
 
+A .keras file is a configuration that Keras builds objects from: one from a stranger is a stranger's program. So a file
+is loaded only if it has the SHA-256 that training wrote down in results/train, which Git keeps, or that the user gives.
+"""
+
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -14,8 +19,12 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
 DATE_SAVED = "1980-01-01@00:00:00"
 
 
-def save(model: keras.Model, target: Path) -> None:
-    """Write a model so that equal models are equal files: Keras itself puts the time of saving into the archive."""
+def save(model: keras.Model, target: Path) -> str:
+    """Write a model so that equal models are equal files: Keras itself puts the time of saving into the archive.
+
+    Returns:
+        The SHA-256 of the file.
+    """
     with atomic.file(target) as part:
         fresh = part.with_name("fresh.keras")
         model.save(fresh)
@@ -25,17 +34,39 @@ def save(model: keras.Model, target: Path) -> None:
                 if name == "metadata.json":
                     content = json.dumps(json.loads(content) | {"date_saved": DATE_SAVED}).encode()
                 archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
+    return digest(target)
 
 
-def load(path: Path) -> keras.Model:
+def digest(path: Path) -> str:
+    """The SHA-256 of a saved network.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"{path}: not found; run `dvc repro` to train it") from None
+
+
+def load(path: Path, sha256: str) -> keras.Model:
     """Read a model that `save` wrote.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: there is none, it has another SHA-256, it is damaged, or it holds code of its own.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: not found; run `dvc repro` to train it")
+    found = digest(path)
+    if found != sha256:
+        raise DataError(
+            f"{path}: has the SHA-256 {found} instead of {sha256}: not the network that was trained here; "
+            "`dvc checkout` or `dvc repro` restores that"
+        )
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile, KeyError) as error:
+        if "Lambda" in str(error):
+            raise DataError(
+                f"{path}: has a Lambda layer, which is Python code that would run here; use a layer of Keras instead"
+            ) from None
         raise DataError(f"{path}: not a readable network ({error}); run `dvc repro --force` on its stage") from None

@@ -30,12 +30,16 @@ class File(Spec):
 
 
 class Entry(Spec):
-    """One dataset: image is (height, width, channels); `shares` the expected share of every class, None: equal."""
+    """One dataset: image is (height, width, channels); `shares` the expected share of every class, None: equal.
+
+    `ink`: pixels of the longer side of what is drawn, light on dark, in the images; None: they show more than that.
+    """
 
     description: str
     image: tuple[Count, Count, Literal[1, 3]]
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2)]
     shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    ink: Count | None = None
     format: Format
     resize: bool = False
     sources: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]

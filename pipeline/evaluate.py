@@ -1,7 +1,8 @@
 """Score every network on the test images:  python -m pipeline.evaluate
 
-Writes results/metrics.json (a network's name -> its figures), results/evaluation (tables, and the data of plots) and
-results/report.md and results/report.html, and adds the test figures to the MLflow run of each network.
+Writes results/metrics.json (a network's name -> its figures), results/evaluation (tables, and the data of plots),
+results/report.md and results/report.html, adds the test figures to the MLflow run of each network, and registers the
+best network, by its figures on the validation images, if it is better than the registered champion.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.looking import Look
     from pipeline.prediction import Predict
     from pipeline.scoring import Scored
+
+
+EXAMPLE = 2  # images that are logged as the example of a model's input
 
 
 def evaluate(paths: Paths) -> None:
@@ -44,6 +48,7 @@ def evaluate(paths: Paths) -> None:
             significance,
             tracking,
         )
+        from pipeline.tracking import registry
     with stopwatch("data"):
         card = dataset.load_card(paths)
         test, validation = dataset.load(paths, "test"), dataset.load(paths, "validation")
@@ -56,7 +61,7 @@ def evaluate(paths: Paths) -> None:
     example = looking.middle_example(test.labels)
     for name in networks:
         with stopwatch("scoring"):
-            model = artifacts.load(paths.model(name))
+            model = artifacts.load(paths.model(name), networks[name]["sha256"])
             predictors[name] = prediction.predictor(model, params.evaluate.batch_size)
             scored[name] = scoring.score(predictors[name], test, validation, card.classes, used.device)
         with stopwatch("looking"):
@@ -106,17 +111,24 @@ def evaluate(paths: Paths) -> None:
             provenance=comparison.provenance(networks, card, params.seed),
             **{part: tables.get(part) for part in report.TABLES},
         ).write(paths.page)
+    candidates: list[registry.Candidate] = []
     for name, about in networks.items():
         with tracking.ended_run(paths, card, name, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
             if run.id != about["run_id"]:
                 run.metrics(_of_training(about))
+                images = test.images[:EXAMPLE].astype("float32") / 255
+                meaning = {"dataset": card.dataset, "classes": card.classes}
+                run.model(name, paths.model(name), images, scored[name].probabilities[:EXAMPLE], meaning)
             run.metrics({f"test_{figure}": value for figure, value in figures[name].items()} | scored[name].cost)
             run.table("per_class", scored[name].evaluation.per_class)
             run.table("confusion", scored[name].evaluation.confusion)
             run.table("reliability", scored[name].reliability)
             run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
             run.file(paths.page)
+            model_uri = run.model_uri or about["model_uri"]
+        candidates.append(registry.Candidate(name, run.id, model_uri, about, figures[name]))
     print(text)
+    registry.register(paths, card, candidates, stopwatch)
     stopwatch.report("evaluate")
 
 
@@ -140,7 +152,7 @@ def _score_replicates(
         rows.append({"model": name, "seed": params.seed, **{key: figures[name][key] for key in ("accuracy", "loss")}})
         for seed, about in abouts.items():
             with stopwatch("scoring"):
-                model = artifacts.load(paths.replicate(name, seed) / "model.keras")
+                model = artifacts.load(paths.replicate(name, seed) / "model.keras", about["sha256"])
                 scores = metrics.scores(
                     prediction.predictor(model, params.evaluate.batch_size)(test.images), test.labels
                 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import colormaps
 
-from pipeline import pictures
+from pipeline import thumbnails
 
 if TYPE_CHECKING:
     from pipeline.looking import Explained, Look, Maps, Pictures
@@ -34,7 +34,7 @@ def disagreements(shown: "Pictures") -> list[dict[str, Any]]:
     """The images that networks answer differently, with the answer of each."""
     return [
         {
-            "image": pictures.thumbnail(shown.images[row["index"]]),
+            "image": thumbnails.thumbnail(shown.images[row["index"]]),
             "index": row["index"],
             "truth": shown.classes[row["truth"]],
             "answers": [
@@ -51,7 +51,7 @@ def filters(kernels: np.ndarray) -> str:
     shown = kernels[:FILTERS]
     scaled = shown / max(float(np.abs(shown).max()), 1e-12) / 2 + 0.5
     tiles = colormaps["RdBu_r"](scaled[..., 0])[..., :3] if shown.shape[3] == 1 else scaled
-    return pictures.sheet(_bytes(tiles), COLUMNS * 2, FILTER)
+    return thumbnails.sheet(_bytes(tiles), COLUMNS * 2, FILTER)
 
 
 def feature_maps(maps: "Maps") -> tuple[str, str | None]:
@@ -64,7 +64,7 @@ def feature_maps(maps: "Maps") -> tuple[str, str | None]:
     for values in both:
         scaled = (values - low) / np.maximum(high - low, 1e-12)
         tiles = _bytes(colormaps["viridis"](np.moveaxis(scaled, 2, 0))[..., :3])
-        sheets.append(pictures.sheet(tiles, COLUMNS, TILE))
+        sheets.append(thumbnails.sheet(tiles, COLUMNS, TILE))
     return sheets[0], sheets[1] if len(sheets) > 1 else None
 
 
@@ -73,7 +73,8 @@ def grad_cam(image: np.ndarray, heat: np.ndarray, largest: float) -> str:
     share = heat / max(largest, 1e-12)
     opacity = STRONGEST * share[..., np.newaxis]
     pixels = np.broadcast_to(image / 255, (*image.shape[:2], 3))
-    return pictures.sheet(_bytes((1 - opacity) * pixels + opacity * colormaps["plasma"](share)[..., :3])[None], 1, TILE)
+    blended = (1 - opacity) * pixels + opacity * colormaps["plasma"](share)[..., :3]
+    return thumbnails.sheet(_bytes(blended)[None], 1, TILE)
 
 
 def _look(look: "Look", shown: "Pictures") -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _look(look: "Look", shown: "Pictures") -> dict[str, Any]:
 
 def _card(row: Mapping[Any, Any], shown: "Pictures") -> dict[str, Any]:
     return {
-        "image": pictures.thumbnail(shown.images[row["index"]]),
+        "image": thumbnails.thumbnail(shown.images[row["index"]]),
         "index": row["index"],
         "truth": shown.classes[row["truth"]],
         "answer": shown.classes[row["answer"]],

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import softmax
+
+from models import inference
 
 BATCH = 500  # images
 
@@ -18,7 +19,6 @@ def predictor(model: keras.Model, batch_size: int = BATCH) -> Predict:
     It takes softmax of logits, where the network ends in them. No number of images, and no ragged last batch, traces
     the network a second time.
     """
-    ends_in_softmax = model.layers[-1].get_config()["activation"] == "softmax"
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
     def outputs(images: tf.Tensor) -> tf.Tensor:
@@ -29,7 +29,6 @@ def predictor(model: keras.Model, batch_size: int = BATCH) -> Predict:
             outputs(tf.constant(images[start : start + batch_size])).numpy()
             for start in range(0, len(images), batch_size)
         ]
-        found = np.concatenate(batches).astype(np.float64)
-        return found / found.sum(axis=1, keepdims=True) if ends_in_softmax else softmax(found, axis=1)
+        return inference.normalised(model, np.concatenate(batches))
 
     return predict

@@ -10,7 +10,7 @@ from typing import Any
 
 CODE = ("models", "pipeline")
 SOURCES = (*CODE, "data/catalog.yaml", "dvc.yaml", "params.yaml")  # what a result follows from
-PACKAGES = ("tensorflow", "keras", "numpy")
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pydantic", "mlflow")
 
 
 def digest(*values: Any) -> str:
@@ -22,7 +22,7 @@ def digest(*values: Any) -> str:
 def code_digest() -> str:
     """Of the project's own modules and of the versions of what computes."""
     root = Path(__file__).parent.parent
-    sources = sorted(path for folder in CODE for path in (root / folder).glob("*.py"))
+    sources = sorted(path for folder in CODE for path in (root / folder).rglob("*.py"))
     content = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sources}
     return digest(content, requirements())
 

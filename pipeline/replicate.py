@@ -73,7 +73,7 @@ def _train_missing(
                 run.metrics({f"validation_{figure}": value for figure, value in fitted.validation.items()})
                 of_it = {"model": name, "seed": seed, "run_id": run.id, "data": card.digest, "key": key}
                 with stopwatch("writing"), atomic.folder(folder) as part:
-                    artifacts.save(fitted.model, part / "model.keras")
+                    of_it["sha256"] = artifacts.save(fitted.model, part / "model.keras")
                     (part / "run.json").write_text(json.dumps(of_it, indent=2) + "\n", encoding="utf-8")
 
 

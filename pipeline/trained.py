@@ -1,4 +1,4 @@
-"""What the training of a network wrote down about itself."""
+"""What training wrote down about a network, and what may be believed of a file that holds one."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,15 @@ def load(paths: Paths, name: str) -> About:
     """The run.json of a network of params.yaml, or of the search's winner.
 
     Raises:
-        DataError: the network was not trained.
+        DataError: the network was not trained, or by a version that did not write down the SHA-256 of its file.
     """
-    stage = "tune" if name == TUNED else f"train@{name}"
-    return _read(paths.training(name), f"train it first: dvc repro {stage}")
+    return _read(paths.training(name), "tune" if name == TUNED else f"train@{name}")
+
+
+def of_file(file: Path, paths: Paths) -> About | None:
+    """What is known of a file: the record of the network whose place it lies in; None where it lies elsewhere."""
+    name = file.stem
+    return load(paths, name) if file.resolve() == paths.model(name).resolve() else None
 
 
 def load_replicates(paths: Paths, name: str, seeds: range) -> dict[int, About]:
@@ -27,7 +32,7 @@ def load_replicates(paths: Paths, name: str, seeds: range) -> dict[int, About]:
     Raises:
         DataError: one of them was not trained.
     """
-    return {seed: _read(paths.replicate(name, seed), "train it first: dvc repro replicate") for seed in seeds}
+    return {seed: _read(paths.replicate(name, seed), "replicate") for seed in seeds}
 
 
 def require_data(digest: str, about: About, paths: Paths) -> None:
@@ -41,9 +46,12 @@ def require_data(digest: str, about: About, paths: Paths) -> None:
         raise DataError(f"{folder}: trained on other data than data/validated holds; run dvc repro")
 
 
-def _read(folder: Path, remedy: str) -> About:
+def _read(folder: Path, stage: str) -> About:
     path = folder / "run.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path}: not found; {remedy}") from None
+        raise DataError(f"{path}: not found; train it first: dvc repro {stage}") from None
+    if "sha256" not in about:
+        raise DataError(f"{path}: has no sha256 of the network; train it again: dvc repro --force {stage}")
+    return about

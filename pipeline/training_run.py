@@ -2,14 +2,16 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 
-from models import layers
+from models import inference, layers
 from pipeline import artifacts, atomic, config, dataset, provenance, tracking, training
 from pipeline.config import Model, Params
-from pipeline.dataset import Card
+from pipeline.dataset import Card, Split
 from pipeline.paths import Paths
 from pipeline.runtime import Runtime
 from pipeline.stage import Stopwatch
@@ -53,6 +55,13 @@ def record_settings(run: tracking.Run, network: Model, params: Params, card: Car
     run.dataset(card, "training")
 
 
+def record_model(run: tracking.Run, name: str, model: keras.Model, saved: Path, train: Split, card: Card) -> None:
+    """A trained network, saved as that file, with what its inputs and outputs look like and mean."""
+    example = train.images[:EXAMPLE].astype(np.float32) / 255
+    answer = inference.probabilities(model, example)
+    run.model(name, saved, example, answer, {"dataset": card.dataset, "classes": card.classes})
+
+
 def complete(
     name: str, network: Model, params: Params, paths: Paths, runtime: Runtime, stage: str, stopwatch: Stopwatch
 ) -> None:
@@ -80,12 +89,15 @@ def complete(
                 title=name,
             )
         run.metrics({f"validation_{figure}": value for figure, value in fitted.validation.items()})
-        example = train.images[:EXAMPLE].astype(np.float32) / 255
-        run.model(name, fitted.model, example, np.asarray(fitted.model(example)))
+        with stopwatch("writing"):
+            sha256 = artifacts.save(fitted.model, paths.model(name))
+        record_model(run, name, fitted.model, paths.model(name), train, card)
         about = {
             "model": name,
             "run_id": run.id,
             "model_uri": run.model_uri,
+            "sha256": sha256,
+            "dataset": card.dataset,
             "data": card.digest,
             "params": settings,
             "network": network.model_dump(mode="json"),
@@ -95,10 +107,8 @@ def complete(
             "validation": fitted.validation,
             "parameters": counts(layer_table(network, card)),
         }
-        with stopwatch("writing"):
-            artifacts.save(fitted.model, paths.model(name))
-            with atomic.folder(paths.training(name)) as folder:
-                history = pd.DataFrame(fitted.history)
-                history.insert(0, "epoch", range(1, len(history) + 1))
-                history.to_csv(folder / "history.csv", index=False)
-                (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        with stopwatch("writing"), atomic.folder(paths.training(name)) as folder:
+            history = pd.DataFrame(fitted.history)
+            history.insert(0, "epoch", range(1, len(history) + 1))
+            history.to_csv(folder / "history.csv", index=False)
+            (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -1,15 +1,16 @@
 """The fits of a search: each trained, recorded as a run nested under the search, and its failure kept as an outcome."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from pydantic import ValidationError
 
 from models.layers import ShapeError
-from pipeline import config, dataset, provenance, space, tracking, training, training_run
+from pipeline import artifacts, config, dataset, provenance, space, tracking, training, training_run
 from pipeline.config import Model, Params
 from pipeline.dataset import Card, Split
 from pipeline.errors import TrainingError
@@ -115,8 +116,10 @@ class Workplace:
                 if stopped:
                     run.tags(pruned(stopped[0], epochs))
                 if keep:
-                    example = self.train.images[: training_run.EXAMPLE].astype(np.float32) / 255
-                    run.model(name, fitted.model, example, np.asarray(fitted.model(example)))
+                    with tempfile.TemporaryDirectory() as folder:
+                        saved = Path(folder) / "finalist.keras"
+                        artifacts.save(fitted.model, saved)
+                        training_run.record_model(run, name, fitted.model, saved, self.train, self.card)
         except FAILURES as error:
             return Outcome("FAILED", {}, curve, f"{type(error).__name__}: {error}", run_id)
         figures = {f"val_{figure}": value for figure, value in fitted.validation.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import inspection, pages, pictures
+from pipeline import inspection, pages, thumbnails
 from pipeline.catalog import Entry
 from pipeline.config import CHECKS, Validate
 from pipeline.readers import Images
@@ -101,8 +101,8 @@ class Report:
         samples = inspection.pixels(self.published, rows.iloc[spread])
         return {
             "name": name,
-            "mean": pictures.thumbnail(self._mean(rows)),
-            "samples": [pictures.thumbnail(image) for image in samples],
+            "mean": thumbnails.thumbnail(self._mean(rows)),
+            "samples": [thumbnails.thumbnail(image) for image in samples],
         }
 
     def _mean(self, rows: pd.DataFrame) -> np.ndarray:
@@ -160,7 +160,9 @@ class Report:
         where = f"{about['published']} {about['index']}, labelled {self.entry.class_name(about['label'])}"
         parts = [where, about["detail"], "" if about["value"] is True else _short(about["value"])]
         return {
-            "images": [pictures.thumbnail(image) for image in inspection.pixels(self.published, self.rows.loc[shown])],
+            "images": [
+                thumbnails.thumbnail(image) for image in inspection.pixels(self.published, self.rows.loc[shown])
+            ],
             "caption": "; ".join(filter(None, parts)),
         }
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,32 @@ def copy_of_validated(validated: Project, tmp_path: Path) -> Project:
 @pytest.fixture
 def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """No MLflow or DVC settings from outside."""
+    without_stores(monkeypatch)
+
+
+def without_stores(environment: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "DVC_")):
-            monkeypatch.delenv(name)
+            environment.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A copy in which the network `own`, of pooling that Keras lacks, was trained and registered; not to be changed."""
+    from pipeline import dataset, trained
+    from pipeline.stage import Stopwatch
+    from pipeline.tracking import registry
+
+    project = copy_project(tmp_path_factory.mktemp("champion"))
+    blocks = [{"filters": [16], "pooling": {"kind": "lp"}}, {"filters": [32], "pooling": {"kind": "blur"}}]
+    own = {"blocks": blocks, "head": {"dense": [64], "output": "logits"}, "fit": {"epochs": 4}}
+    project.change(data={"limit": None}, models={"own": own})
+    project.stage("download")
+    project.stage("validate")
+    project.stage("train", "own")
+    about = trained.load(project.paths, "own")
+    candidate = registry.Candidate("own", about["run_id"], about["model_uri"], about, about["validation"])
+    with pytest.MonkeyPatch.context() as environment:
+        without_stores(environment)
+        registry.register(project.paths, dataset.load_card(project.paths), [candidate], Stopwatch())
+        yield project

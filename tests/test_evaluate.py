@@ -1,5 +1,6 @@
 """Evaluation: what it says when something is missing, and the table that it writes."""
 
+import hashlib
 import json
 
 import pandas as pd
@@ -10,6 +11,8 @@ from pipeline.dataset import Card
 from pipeline.errors import DataError
 
 from .conftest import Project
+
+DAMAGED = b"PK\x03\x04 and no more"
 
 
 def test_a_network_that_was_not_trained_is_named_with_the_way_to_train_it(project: Project):
@@ -24,7 +27,7 @@ def test_networks_of_other_data_are_not_compared(copy_of_validated: Project):
     for name in ("model_1", "model_2", "tuned"):
         project.paths.training(name).mkdir(parents=True)
         (project.paths.training(name) / "run.json").write_text(
-            json.dumps({"model": name, "data": "of another run"}), encoding="utf-8"
+            json.dumps({"model": name, "data": "of another run", "sha256": ""}), encoding="utf-8"
         )
     done = project.stage("evaluate", check=False)
     assert done.returncode == 1
@@ -37,11 +40,10 @@ def test_a_damaged_network_is_named(copy_of_validated: Project):
     digest = json.loads((project.paths.validated / "dataset.json").read_text(encoding="utf-8"))["digest"]
     for name in ("model_1", "model_2", "tuned"):
         project.paths.training(name).mkdir(parents=True)
-        (project.paths.training(name) / "run.json").write_text(
-            json.dumps({"model": name, "data": digest}), encoding="utf-8"
-        )
+        about = {"model": name, "data": digest, "sha256": hashlib.sha256(DAMAGED).hexdigest()}
+        (project.paths.training(name) / "run.json").write_text(json.dumps(about), encoding="utf-8")
     project.paths.model("model_1").parent.mkdir(parents=True)
-    project.paths.model("model_1").write_bytes(b"PK\x03\x04 and no more")
+    project.paths.model("model_1").write_bytes(DAMAGED)
     done = project.stage("evaluate", check=False)
     assert done.returncode == 1
     assert "model_1.keras: not a readable network" in done.stderr

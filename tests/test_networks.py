@@ -172,7 +172,7 @@ import keras, numpy as np
 from models import cnn
 from models.spec import Network
 from pipeline import artifacts
-loaded = artifacts.load(Path("saved.keras"))
+loaded = artifacts.load(Path("saved.keras"), artifacts.digest(Path("saved.keras")))
 artifacts.save(loaded, Path("saved_again.keras"))
 np.save("predictions.npy", loaded(np.load("images.npy")).numpy())
 keras.utils.set_random_seed(int(sys.argv[1]))
@@ -194,7 +194,7 @@ def test_equal_models_are_equal_files_in_every_process(tmp_path: Path) -> None:
 
     artifacts.save(built, tmp_path / "twice.keras")
     assert (tmp_path / "twice.keras").read_bytes() == content
-    np.testing.assert_array_equal(artifacts.load(saved)(images(8)).numpy(), expected)
+    np.testing.assert_array_equal(artifacts.load(saved, artifacts.digest(saved))(images(8)).numpy(), expected)
 
     np.save(tmp_path / "images.npy", images(8))
     settings = network.model_dump(mode="json", include=set(Network.model_fields))

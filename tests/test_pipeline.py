@@ -203,6 +203,15 @@ def test_a_logged_model_gives_the_test_accuracy_in_a_fresh_process(repository: P
     assert "tensorflow==" in (place / "requirements.txt").read_text(encoding="utf-8")
 
 
+def test_the_best_network_by_validation_is_the_registered_champion(repository: Project):
+    client = mlflow.MlflowClient(f"sqlite:///{repository.root / 'mlflow.db'}")
+    champion = client.get_model_version_by_alias("mnist_5k", "champion")
+    assert float(champion.tags["validation.accuracy"]) == max(
+        figures["validation_accuracy"] for figures in metrics(repository).values()
+    )
+    assert champion.run_id == runs(repository)[champion.tags["model"]].info.run_id
+
+
 def test_the_winners_block_can_be_pasted(repository: Project, tmp_path: Path):
     text = (repository.paths.search / "best.yaml").read_text(encoding="utf-8")
     [block] = yaml.load(text).values()
@@ -346,7 +355,7 @@ def test_a_network_is_added_without_code_and_two_experiments_run_side_by_side(cl
         assert client.list_artifacts(run.info.run_id)
         assert run.outputs
         model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
-        assert (Path(model.artifact_location.removeprefix("file://")) / "data" / "model.keras").is_file()
+        assert (Path(model.artifact_location.removeprefix("file://")) / "data" / "model_1.keras").is_file()
     shown = clone.run("dvc", "exp", "show", "--csv").stdout
     assert all(f"dense-{units}" in shown for units in ("16", "24"))
 

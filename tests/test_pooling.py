@@ -424,7 +424,8 @@ from pathlib import Path
 import numpy as np
 from pipeline import artifacts
 images = np.load("images.npy")
-np.savez("predictions.npz", **{path.stem: artifacts.load(path)(images) for path in Path().glob("*.keras")})
+networks = {path.stem: artifacts.load(path, artifacts.digest(path)) for path in Path().glob("*.keras")}
+np.savez("predictions.npz", **{name: network(images) for name, network in networks.items()})
 """
 
 

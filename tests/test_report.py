@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline import look_pictures, pictures, report_plots
+from pipeline import look_pictures, report_plots, thumbnails
 from pipeline.looking import Explained, Look, Maps, Pictures
 from pipeline.report import MISSING, Report
 
@@ -302,7 +302,7 @@ def test_networks_without_convolutions_and_colour_images():
 def test_sheets_show_every_tile_in_its_place():
     tiles = np.zeros((3, 2, 2, 3), np.uint8)
     tiles[1, 0, 0], tiles[2] = (255, 0, 0), (0, 0, 255)
-    sheet = decoded(pictures.sheet(tiles, columns=2, side=4, gap=1))
+    sheet = decoded(thumbnails.sheet(tiles, columns=2, side=4, gap=1))
     assert sheet.shape == (9, 9, 4)
     assert (sheet[:2, 5:7] == (255, 0, 0, 255)).all()
     assert (sheet[5:, :4] == (0, 0, 255, 255)).all()

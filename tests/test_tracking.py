@@ -17,6 +17,7 @@ from pipeline import tracking
 from pipeline.dataset import Card
 from pipeline.paths import Paths
 from pipeline.stage import Stopwatch
+from pipeline.tracking import runs
 
 from .conftest import ROOT, Project
 
@@ -240,5 +241,5 @@ def test_training_finishes_with_the_server_down(copy_of_validated: Project):
 
 
 def test_the_process_of_a_run_is_known_beyond_its_number():
-    process = f"{tracking._host()}:{os.getpid()}:{time.time() - 1e6:.2f}"
-    assert not tracking._alive(process), "the number was given to another process since"
+    process = f"{runs._host()}:{os.getpid()}:{time.time() - 1e6:.2f}"
+    assert not runs._alive(process), "the number was given to another process since"

@@ -186,8 +186,8 @@ def test_checkpoints_are_not_written_more_often_than_they_are_worth(validated: P
 
 def test_saved_networks_are_for_use_not_for_training(validated: Project, tmp_path: Path):
     fitted = fit(validated)
-    artifacts.save(fitted.model, tmp_path / "network.keras")
-    loaded = artifacts.load(tmp_path / "network.keras")
+    sha256 = artifacts.save(fitted.model, tmp_path / "network.keras")
+    loaded = artifacts.load(tmp_path / "network.keras", sha256)
     assert not loaded.compiled
     weights = sum(weight.nbytes for weight in loaded.get_weights())
     assert (tmp_path / "network.keras").stat().st_size < 1.5 * weights + 100_000

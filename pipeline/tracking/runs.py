@@ -1,11 +1,4 @@
-"""Everything that MLflow is told. No other module imports it.
-
-The store is MLFLOW_TRACKING_URI, or else mlflow.db in the project's folder (in the parent repository's, where DVC runs
-an experiment elsewhere). A store that cannot be reached stops nothing: the work goes on, and at the end it is said
-what was not recorded.
-
-Mark the runs whose process was killed as such:  python -m pipeline.tracking
-"""
+"""Runs: what training, search and evaluation record as they go."""
 
 import getpass
 import os
@@ -17,34 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's own 7 wait for minutes before they give up
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}.items():
-    os.environ.setdefault(_name, _value)
-
 import mlflow
 import numpy as np
 import pandas as pd
 import psutil
-from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.keras import save_model as save_keras_model
 from mlflow.models import Model, infer_signature
 
 from pipeline import provenance
 from pipeline.paths import Paths
-from pipeline.stage import Stopwatch, main, parser
+from pipeline.stage import Stopwatch
+from pipeline.tracking.store import connect
 
 if TYPE_CHECKING:
-    import keras
-
     from pipeline.dataset import Card
 
 TAGS = {
@@ -106,32 +87,19 @@ class Run:
         entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
         self._record("the data set", lambda run_id: self._client.log_inputs(run_id, datasets=[entity]))
 
-    def model(self, name: str, model: "keras.Model", example: np.ndarray, probabilities: np.ndarray) -> None:
-        """A trained network with its signature, an input example and its requirements.
+    def model(
+        self, name: str, file: Path, example: np.ndarray, probabilities: np.ndarray, about: Mapping[str, Any]
+    ) -> None:
+        """A trained network with its signature, an input example, its requirements and the code to load it with.
 
         Args:
+            file: the saved network.
             example: images of shape (n, height, width, channels), float32 in [0, 1].
             probabilities: what the network makes of them, (n, classes).
+            about: what someone needs to know who has the model alone, such as the names of the classes.
         """
 
-        def log(run_id: str) -> str:
-            # Made here: Model.log itself would put it into MLflow's current experiment, not into that of the run.
-            of = self._client.get_run(run_id)
-            entry = self._client.create_logged_model(of.info.experiment_id, name, run_id, params=of.data.params)
-            logged = Model.log(
-                artifact_path=None,
-                model_id=entry.model_id,
-                flavor=_KerasFlavor,
-                run_id=run_id,
-                model=model,
-                signature=infer_signature(example, probabilities),
-                input_example=example,
-                pip_requirements=provenance.requirements(),
-                validate_serving_input=False,
-            )
-            return logged.model_uri
-
-        self.model_uri = self._record("the model", log)
+        self.model_uri = self._record("the model", log_model, name, file, example, probabilities, about)
 
     def close(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
@@ -166,15 +134,40 @@ class Run:
         return True
 
 
-class _KerasFlavor:
-    """mlflow.keras, which does not make the folder that it writes the input example to (mlflow issue 16183)."""
+def log_model(
+    run_id: str, name: str, file: Path, example: np.ndarray, probabilities: np.ndarray, about: Mapping[str, Any]
+) -> str:
+    """Log a network for a run, see Run.model; returns its URI."""
+    client = mlflow.MlflowClient()
+    # Made here: Model.log itself would put it into MLflow's current experiment, not into that of the run.
+    of = client.get_run(run_id)
+    entry = client.create_logged_model(of.info.experiment_id, name, run_id, params=of.data.params)
+    served = Path(__file__).with_name("served.py")
+    logged = Model.log(
+        artifact_path=None,
+        model_id=entry.model_id,
+        flavor=_Served,
+        run_id=run_id,
+        metadata=dict(about),
+        loader_module=served.stem,
+        data_path=str(file),
+        code_paths=[str(served), str(served.parents[2] / "models")],
+        signature=infer_signature(example, probabilities.astype(np.float32)),
+        input_example=example,
+        pip_requirements=provenance.requirements(),
+        validate_serving_input=False,
+    )
+    return logged.model_uri
 
-    __name__ = "mlflow.keras"
+
+class _Served:
+    """mlflow.pyfunc, which does not know of an option that Model.log hands on."""
+
+    __name__ = "mlflow.pyfunc"
 
     @staticmethod
-    def save_model(path: str, validate_serving_input: bool, **kwargs: Any) -> None:
-        Path(path).mkdir()
-        save_keras_model(path=path, **kwargs)
+    def save_model(validate_serving_input: bool, **kwargs: Any) -> None:
+        mlflow.pyfunc.save_model(**kwargs)
 
 
 @contextmanager
@@ -240,7 +233,7 @@ def ended_run(
 
 def _known(paths: Paths, run_id: str) -> bool:
     try:
-        with _connect(paths):
+        with connect(paths):
             mlflow.MlflowClient().get_run(run_id)
     except (MlflowException, OSError):
         return False
@@ -263,7 +256,7 @@ def _tags(paths: Paths, card: "Card", stage: str, tags: Mapping[str, str], paren
 
 
 def _start(paths: Paths, experiment: str, name: str, tags: dict[str, str], again: str | None) -> str:
-    with _connect(paths) as artifacts:
+    with connect(paths) as artifacts:
         client = mlflow.MlflowClient()
         known = client.get_experiment_by_name(experiment)
         location = f"{artifacts}/{experiment}" if artifacts else None
@@ -274,24 +267,6 @@ def _start(paths: Paths, experiment: str, name: str, tags: dict[str, str], again
         client.update_run(again, status="RUNNING")
         return again
     return client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-
-
-@contextmanager
-def _connect(paths: Paths) -> Iterator[str | None]:
-    """Set the store; yields where its artifacts go, None where the store knows.
-
-    The default store is locked meanwhile: two first writers would both create its tables.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        mlflow.set_tracking_uri(uri)
-        yield None
-        return
-    home = Path(os.environ.get("DVC_ROOT") or paths.root).resolve()
-    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
-    with FileLock(home / "mlflow.db.lock"):
-        # Absolute: the default is relative to a working directory that DVC deletes after an experiment.
-        yield (home / "mlartifacts").as_uri()
 
 
 def close_killed_runs() -> int:
@@ -319,12 +294,3 @@ def _alive(process: str) -> bool:
         return _process(psutil.Process(number)) == process
     except psutil.NoSuchProcess:
         return False
-
-
-def _main(_: object) -> None:
-    with _connect(Paths()):
-        print(f"runs marked as killed: {close_killed_runs()}")
-
-
-if __name__ == "__main__":
-    main(_main, parser(__doc__))

@@ -1,0 +1,43 @@
+"""Networks as LiteRT files: equal answers, whatever they compute in and end in."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import cnn, inference
+from models.spec import Network
+from pipeline import litert
+from pipeline.errors import DataError
+
+from .conftest import Project
+
+
+def built(kind: str, output: str, precision: str):
+    block = {"filters": (4,), "pooling": {"kind": kind}, "dropout": 0.2, "batch_norm": True}
+    network = Network.model_validate({"blocks": (block,), "head": {"output": output}})
+    return cnn.build(network, (12, 12, 1), 3, precision)
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "precision"),
+    [("max", "softmax", "bfloat16"), ("lp", "logits", "float32"), ("fractional_max", "logits", "bfloat16")],
+)
+def test_the_file_answers_as_the_network(kind: str, output: str, precision: str):
+    model = built(kind, output, precision)
+    images = np.random.default_rng(0).random((5, 12, 12, 1), np.float32)
+    answers = litert.run(litert.convert(model), images)
+    np.testing.assert_allclose(answers, inference.probabilities(litert.in_float32(model), images), atol=1e-5)
+    np.testing.assert_allclose(answers, inference.probabilities(model, images), atol=0.02)
+
+
+def test_what_litert_cannot_run_is_refused():
+    content = litert.convert(built("gem", "softmax", "float32"))
+    with pytest.raises(DataError, match="LiteRT cannot run the network"):
+        litert.run(content, np.zeros((1, 12, 12, 1), np.float32))
+
+
+def test_the_command_compares_and_writes(champion: Project, tmp_path: Path):
+    done = champion.stage("export", "own", "--output", str(tmp_path / "own.tflite"))
+    assert "of 1,000 test images; probabilities differ by at most" in done.stdout
+    assert (tmp_path / "own.tflite").read_bytes()[4:8] == b"TFL3"  # what marks the format

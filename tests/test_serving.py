@@ -1,0 +1,128 @@
+"""A registered network as a server: real requests, good and bad, to a real process; and without the project."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+from models import inference
+from pipeline import artifacts, trained
+
+from .conftest import Project
+
+JSON = {"Content-Type": "application/json"}
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(champion: Project) -> Iterator[str]:
+    """The address of a server of the champion, once it answers."""
+    address = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "pipeline.serve", "--port", address.rpartition(":")[2]]
+    with (
+        subprocess.Popen(command, cwd=champion.root, env=champion.environment(), stdout=subprocess.DEVNULL) as process,
+        requests.Session() as session,
+    ):
+        session.mount(address, HTTPAdapter(max_retries=Retry(600, backoff_factor=0.2, backoff_max=0.2)))
+        try:
+            assert session.get(f"{address}/ping").ok
+            yield f"{address}/invocations"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def images(champion: Project) -> np.ndarray:
+    return np.load(champion.paths.split("test") / "images.npy").astype(np.float32) / 255
+
+
+@pytest.mark.parametrize("key", ["inputs", "instances"])
+def test_the_answers_are_those_of_the_network(champion: Project, server: str, images: np.ndarray, key: str):
+    about = trained.load(champion.paths, "own")
+    expected = inference.probabilities(artifacts.load(champion.paths.model("own"), about["sha256"]), images)
+    answer = requests.post(server, json={key: images.tolist()}, timeout=120)
+    assert answer.status_code == 200
+    predictions = np.array(answer.json()["predictions"])
+    np.testing.assert_array_equal(predictions.argmax(axis=1), expected.argmax(axis=1))
+    np.testing.assert_allclose(predictions, expected, atol=1e-3)
+
+
+def body(value: object) -> bytes:
+    return json.dumps({"inputs": value}).encode()
+
+
+GOOD = np.zeros((1, 28, 28, 1)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "message"),
+    [
+        (body(np.zeros((1, 27, 28, 1)).tolist()), JSON, 400, "Shape of input (1, 27, 28, 1) does not match"),
+        (body(np.full((1, 28, 28, 1), np.nan).tolist()), JSON, 400, "some values of the images are not numbers"),
+        (body(np.full((1, 28, 28, 1), 255).tolist()), JSON, 400, "range from 255 to 255; allowed: 0 to 1"),
+        (body([GOOD[0], [[0.0]]]), JSON, 400, "inhomogeneous shape"),
+        (body("a picture"), JSON, 400, "Failed to convert data `a picture`"),
+        (body([]), JSON, 400, "Failed to enforce schema"),
+        (b"{", JSON, 400, "valid JSON"),
+        (b"[" * 100_000, JSON, 400, "nested too deeply"),
+        (b"{}", JSON, 400, "exactly one of the input fields"),
+        (b"\x89PNG", {"Content-Type": "image/png"}, 415, "only supports the following content types"),
+        (body(GOOD), {}, 415, "content-type is missing"),
+        (bytes(2**24 + 1), JSON, 413, "Too Large"),
+    ],
+)
+def test_a_bad_request_is_refused_with_a_message(
+    server: str, content: bytes, headers: dict[str, str], status: int, message: str
+):
+    answer = requests.post(server, data=content, headers=headers, timeout=60)
+    assert (answer.status_code, message in answer.text) == (status, True), answer.text[:500]
+    assert len(answer.text) < 3000
+    assert requests.post(server, data=body(GOOD), headers=JSON, timeout=60).ok
+
+
+def test_an_endless_request_is_cut_off(server: str):
+    """An image of 20,000 x 20,000, sent in pieces without a length."""
+    rows = (b"[" + b"0.0," * 20_000 + b"0.0]," for _ in range(20_000))
+    with suppress(requests.ConnectionError):  # where the server closes the connection while it is written to
+        assert requests.post(server, data=rows, headers=JSON, timeout=60).status_code == 413
+    assert requests.post(server, data=body(GOOD), headers=JSON, timeout=60).ok
+
+
+ALONE = """
+import sys
+import mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/mnist_5k@champion")
+assert "pipeline" not in sys.modules
+print(model.predict(np.zeros((3, 28, 28, 1), np.float32)).sum(axis=1).round(5).tolist())
+"""
+
+
+def test_the_model_loads_without_the_project(champion: Project, tmp_path: Path):
+    store = f"sqlite:///{champion.root / 'mlflow.db'}"
+    environment = champion.environment(PYTHONPATH="")
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, store], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[1.0, 1.0, 1.0]"
+
+
+def test_a_missing_champion_is_named(project: Project):
+    done = project.stage("serve", check=False)
+    assert done.returncode == 1
+    assert "error: models:/mnist_5k@champion: not found in MLflow" in done.stderr
