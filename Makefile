@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 REQUIREMENTS := requirements$(if $(GPU),-gpu,).txt
 RUNTIME := $(VENV)/.installed-$(basename $(REQUIREMENTS))
+BENCH := .bench/venv
 DEVELOPMENT := $(VENV)/.installed-requirements-dev
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui serve test check readme lock
+.PHONY: help setup repro ui serve test check bench readme lock
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,9 @@ check: setup $(DEVELOPMENT)  ## run ruff and pyright
 	ruff format --check
 	pyright
 
+bench: setup $(BENCH)/.installed  ## measure speed beside plain Keras and PyTorch (ARGS="--only training")
+	python benchmarks/speed.py $(ARGS)
+
 readme: setup  ## write the results into the README
 	python -m pipeline.readme
 
@@ -42,12 +46,18 @@ lock: $(DEVELOPMENT)  ## resolve the requirements files anew
 	uv pip compile $(LOCK) pyproject.toml --output-file requirements.txt
 	uv pip compile $(LOCK) pyproject.toml --extra gpu --constraint requirements.txt --output-file requirements-gpu.txt
 	uv pip compile $(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	uv pip compile $(LOCK) benchmarks/requirements.in --constraint requirements.txt --output-file requirements-bench.txt
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --upgrade
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
+
+$(BENCH)/.installed: requirements-bench.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
 
 # A marker for each file: what is installed already is not looked at again.
 $(VENV)/.installed-%: %.txt | $(VENV)/bin/python

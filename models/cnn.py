@@ -1,25 +1,57 @@
 """Specification -> Keras model."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import singledispatch
 
 import keras
 
-from models import layers, pooling
+from models import kernels, layers, pooling
 from models.spec import Network
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def build(network: Network, image: tuple[int, int, int], classes: int, precision: str = "float32") -> keras.Model:
+def build(
+    network: Network,
+    image: tuple[int, int, int],
+    classes: int,
+    precision: str = "float32",
+    *,
+    to_train: bool = False,
+) -> keras.Model:
     """An untrained model for images of shape (height, width, channels), values in [0, 1].
 
     Output: (batch, classes), probabilities or logits as `network.head.output` says, always float32. The precision is
     given to each layer rather than set globally, so that nothing which resets Keras's global state can change it.
+
+    Args:
+        to_train: the same weights and function with layers that train faster, which are not meant to be saved.
     """
-    model = keras.Sequential([keras.Input(image, name="image")], name="network")
-    for layer in layers.plan(network, image, classes):
-        model.add(_keras_layer(layer, POLICIES[precision]))
-    return model
+    plan, dtype = list(layers.plan(network, image, classes)), POLICIES[precision]
+    made = _layers_to_train(plan, dtype) if to_train else (_keras_layer(layer, dtype) for layer in plan)
+    return keras.Sequential([keras.Input(image, name="image"), *made], name="network")
+
+
+def _layers_to_train(plan: Iterable[layers.Layer], dtype: str) -> Iterator[keras.Layer]:
+    """A ReLU before max pooling is moved behind it: both take the larger of values, so nothing changes but its size."""
+    waiting = None
+    for layer in plan:
+        if waiting and isinstance(layer, layers.Pool) and layer.pooling.kind == "max":
+            yield _keras_layer(replace(waiting, activation="linear"), dtype)
+            yield _keras_layer(layer, dtype)
+            yield keras.layers.Activation("relu", name=f"{waiting.name}_relu", dtype=dtype)
+            waiting = None
+            continue
+        if waiting:
+            yield _keras_layer(waiting, dtype)
+        waiting = layer if isinstance(layer, layers.Convolution) and layer.activation == "relu" else None
+        if type(layer) is layers.Dropout:
+            yield kernels.Dropout(layer.rate, name=layer.name, dtype=dtype)
+        elif isinstance(layer, layers.BatchNormalization):
+            yield kernels.BatchNormalization(name=layer.name, dtype=dtype)
+        elif not waiting:
+            yield _keras_layer(layer, dtype)
 
 
 @singledispatch

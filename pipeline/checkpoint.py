@@ -35,7 +35,6 @@ class Checkpoint(keras.callbacks.Callback):
             return 0
         with np.load(self._path) as archive:
             state = dict(archive)
-        model.optimizer.build(model.trainable_variables)
         for number, variable in enumerate(_variables(model)):
             variable.assign(state[f"variable_{number}"])
         self._history.extend(json.loads(str(state["history"])))

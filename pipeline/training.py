@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from models import cnn
 from pipeline import metrics, prediction
+from pipeline.adam import Adam, AdamW
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Fit, Model
 from pipeline.dataset import Card, Split, TrainingBatches, scoring_batches
@@ -62,7 +63,7 @@ def fit(
     """
     settings = network.fit
     keras.utils.set_random_seed(seed)
-    model = cnn.build(network, card.image, len(card.classes), precision)
+    model = cnn.build(network, card.image, len(card.classes), precision, to_train=True)
     batches = TrainingBatches(train, len(card.classes), settings.batch_size, seed, settings.augmentation)
     scoring = scoring_batches(validation, len(card.classes), SCORING_BATCH)
     model.compile(
@@ -74,6 +75,7 @@ def fit(
         steps_per_execution=min(batches.steps, STEPS_PER_EXECUTION),
         jit_compile=False,  # XLA's convolutions on a CPU take several times as long
     )
+    model.optimizer.build(model.trainable_variables)  # else made while TensorFlow traces a step, which is traced again
     stopping = [_best_weights("val_loss", settings.early_stopping)] if settings.early_stopping else []
     chosen = [_best_weights(best, settings.epochs)] if best else []
     record = _Record(batches.epoch, on_epoch, stops, settings.epochs, title)
@@ -97,8 +99,8 @@ def fit(
 def optimizer(settings: Fit, steps: int) -> keras.Optimizer:
     """The configured optimizer, its learning rate on the configured schedule over epochs of so many steps."""
     kinds: dict[str, tuple[type[keras.Optimizer], dict[str, Any]]] = {
-        "adam": (keras.optimizers.Adam, {}),
-        "adamw": (keras.optimizers.AdamW, {}),
+        "adam": (Adam, {}),
+        "adamw": (AdamW, {}),
         "nadam": (keras.optimizers.Nadam, {}),
         "rmsprop": (keras.optimizers.RMSprop, {}),
         "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),

@@ -237,7 +237,7 @@ def test_what_the_readme_names_exists():
 def test_no_commit_of_data_and_no_host_of_a_package_registry():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in files if name.startswith(("data/raw", "data/validated", "artifacts", "mlflow.db"))]
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-gpu.txt", "requirements-bench.txt"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert "://" not in text
         assert "--hash=sha256:" in text
