@@ -40,7 +40,7 @@ def variants(base: config.Model, epochs: int) -> dict[str, config.Model]:
 
 def train_all(epochs: int, only: list[str] | None, folder: Path) -> pd.DataFrame:
     """Train each network in both precisions; leaves NAME.keras and its predictions NAME.npy in the folder."""
-    from pipeline import artifacts, dataset, metrics, training
+    from pipeline import artifacts, dataset, metrics, prediction, training
 
     paths = Paths(ROOT)
     params = config.load(paths)
@@ -54,8 +54,7 @@ def train_all(epochs: int, only: list[str] | None, folder: Path) -> pd.DataFrame
             fitted = training.fit(
                 network, card, splits["train"], splits["validation"], seed=params.seed, precision=precision
             )
-            batches = dataset.scoring_batches(splits["test"], len(card.classes), params.evaluate.batch_size)
-            probabilities = metrics.predict(fitted.model, batches)
+            probabilities = prediction.predictor(fitted.model)(splits["test"].images)
             artifacts.save(fitted.model, folder / f"{name}-{precision}.keras")
             np.save(folder / f"{name}-{precision}.npy", probabilities)
             test = metrics.scores(probabilities, splits["test"].labels)
@@ -67,14 +66,13 @@ def train_all(epochs: int, only: list[str] | None, folder: Path) -> pd.DataFrame
 
 def loaded_equal(folder: Path) -> dict[str, bool]:
     """Whether each saved network, loaded here, predicts what it predicted when it was saved."""
-    from pipeline import artifacts, dataset, metrics
+    from pipeline import artifacts, dataset, prediction
 
-    paths = Paths(ROOT)
-    card, test = dataset.load_card(paths), dataset.load(paths, "test")
-    batches = dataset.scoring_batches(test, len(card.classes), config.load(paths).evaluate.batch_size)
+    images = dataset.load(Paths(ROOT), "test").images
+    loaded = {path: artifacts.load(path, artifacts.digest(path)) for path in sorted(folder.glob("*.keras"))}
     return {
-        path.stem: np.array_equal(metrics.predict(artifacts.load(path), batches), np.load(path.with_suffix(".npy")))
-        for path in sorted(folder.glob("*.keras"))
+        path.stem: np.array_equal(prediction.predictor(model)(images), np.load(path.with_suffix(".npy")))
+        for path, model in loaded.items()
     }
 
 
