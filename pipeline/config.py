@@ -68,16 +68,17 @@ class Validate(Spec):
 
 
 class Augmentation(Spec):
-    """Random affine changes of the training images; see params.yaml for the units."""
+    """Random affine and elastic changes of the training images; see params.yaml for the units."""
 
     shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
     def active(self) -> bool:
-        return any((self.shift, self.rotation, self.scale, self.shear))
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
 
 
 class Fit(Spec):

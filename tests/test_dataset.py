@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from pipeline.config import Augmentation
-from pipeline.dataset import Split, TrainingBatches, random_affine, scoring_batches, tf, transformed
+from pipeline.dataset import (
+    Split,
+    TrainingBatches,
+    places,
+    random_affine,
+    random_field,
+    sampled,
+    scoring_batches,
+    tf,
+    transformed,
+)
 
 NONE = Augmentation()
 SIZE = (28, 28, 1)
@@ -59,12 +69,14 @@ def test_scoring_leaves_no_image_out_and_keeps_the_order():
     np.testing.assert_allclose(np.concatenate([images for images, _ in parts]), split.images / np.float32(255))
 
 
-def test_augmented_batches_repeat_by_seed_and_epoch_and_differ_between_them():
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(shift=0.1, rotation=20.0, scale=0.1, shear=10.0), Augmentation(elastic=0.05)]
+)
+def test_augmented_batches_repeat_by_seed_and_epoch_and_differ_between_them(augmentation: Augmentation):
     split = Split(np.random.default_rng(0).integers(0, 256, (32, *SIZE), np.uint8), np.zeros(32, np.int64))
-    strong = Augmentation(shift=0.1, rotation=20.0, scale=0.1, shear=10.0)
 
     def pixels(seed: int, number: int) -> np.ndarray:
-        batches = TrainingBatches(split, 10, 32, seed, strong)
+        batches = TrainingBatches(split, 10, 32, seed, augmentation)
         batches.epoch.assign(number)
         return next(iter(batches.dataset))[0].numpy()
 
@@ -118,3 +130,33 @@ def test_a_full_turn_of_random_affine_is_about_the_centre():
     a, b, c, d, e, f = drawn(Augmentation(rotation=180.0, shear=20.0, scale=0.3))[:, :6].T
     np.testing.assert_allclose(a * 13.5 + b * 13.5 + c, 13.5, atol=1e-4)
     np.testing.assert_allclose(d * 13.5 + e * 13.5 + f, 13.5, atol=1e-4)
+
+
+def noise(shape: tuple[int, ...]) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).random(shape, np.float32))
+
+
+def test_sampling_where_a_transform_maps_to_is_that_transform():
+    shape, strong = (50, 20, 28, 2), Augmentation(shift=0.3, rotation=90.0, scale=0.5, shear=20.0)
+    transforms = random_affine(strong, shape, tf.constant([1, 2]))
+    found = sampled(noise(shape), shape, *places(transforms, shape)).numpy()
+    np.testing.assert_allclose(found, transformed(noise(shape), transforms).numpy(), atol=1e-4)
+
+
+def test_sampling_is_bilinear_and_zero_outside():
+    shape = (1, 4, 5, 1)
+    rows = tf.constant([[1.0, 1.25, -0.5, 3.75, -9.0, 1.0]])
+    columns = tf.constant([[2.0, 3.0, 0.0, 4.0, 2.0, 99.0]])
+    pixels = noise(shape).numpy()[0, :, :, 0]
+    between = 0.75 * pixels[1, 3] + 0.25 * pixels[2, 3]
+    expected = [pixels[1, 2], between, 0.5 * pixels[0, 0], 0.25 * pixels[3, 4], 0, 0]
+    np.testing.assert_allclose(sampled(noise(shape), shape, rows, columns).numpy().ravel(), expected, atol=1e-6)
+
+
+def test_an_elastic_field_is_smooth_and_as_strong_as_configured():
+    down, across = (field.numpy() for field in random_field(0.05, (2000, 28, 42, 1), tf.constant([1, 2])))
+    np.testing.assert_allclose([down.std(), across.std()], [0.05 * 28, 0.05 * 42], rtol=0.02)
+    np.testing.assert_allclose(down.std(axis=0), 0.05 * 28, rtol=0.1)  # at the borders as well
+    assert abs(np.corrcoef(down.ravel(), across.ravel())[0, 1]) < 0.02
+    # Correlation of a Gaussian filter's result, four pixels of 28 apart: exp(-(4 * 7 / 28)^2 / 4).
+    np.testing.assert_allclose(np.corrcoef(down[:, 12, 20], down[:, 16, 20])[0, 1], np.exp(-0.25), atol=0.05)

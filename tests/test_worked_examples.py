@@ -175,7 +175,7 @@ LITERAL: dict[str, tuple[Callable[[], list[keras.Layer]], tuple[int, int, int], 
 
 
 def test_the_gallery_holds_these_networks() -> None:
-    assert set(GALLERY) == set(LITERAL)
+    assert set(GALLERY) == {*LITERAL, "recipe"}
 
 
 def test_the_commands_of_the_documentation_add_the_networks_of_the_gallery() -> None:

@@ -1,0 +1,64 @@
+"""The recipe for MNIST: its size, the command that measures it, and the table that shows what was measured."""
+
+import re
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+from benchmarks import recipe
+from models import layers
+from pipeline import config
+
+from .conftest import ROOT, Project
+
+
+def test_it_has_at_most_as_many_parameters_as_model_2(project: Project):
+    network = config.load(recipe.project(project.root, 1, {}, {})).models["recipe"]
+    assert sum(row.parameters for row in layers.trace(network, (28, 28, 1), 10)) <= 840_586
+
+
+def test_the_document_shows_what_was_measured_with_these_settings():
+    rows = recipe.finished(recipe.ROWS, recipe.settings(recipe.DATA, {}))
+    document = recipe.DOCUMENT.read_text(encoding="utf-8")
+    assert recipe.with_table(document, recipe.table(rows)) == document, "run benchmarks/recipe.py"
+
+
+def test_mean_and_spread_of_the_table():
+    rows = pd.DataFrame(
+        {
+            "seed": [1, 2],
+            "test_accuracy": [0.996, 0.998],
+            "test_loss": [0.02, 0.01],
+            "test_images": 10_000,
+            "train_images": 58_800,
+            "parameters": 608_618,
+            "seconds": 600,
+            "processor_seconds": [1_000, 1_100],
+            "device": "a processor",
+            "precision": "float32",
+        }
+    )
+    assert "| 1 | 99.60% | 40 | 0.0200 | 10.0 | 16.7 |" in recipe.table(rows)
+    assert "| mean ± standard deviation | 99.700% ± 0.14 | 30.0 | 0.0150 | 10.0 | 17.5 |" in recipe.table(rows)
+
+
+@pytest.mark.pipeline
+def test_the_command_keeps_finished_seeds_and_refuses_those_of_other_settings(project: Project):
+    for name in ("benchmarks/recipe.py", "docs/recipe.md"):
+        (project.root / name).parent.mkdir()
+        shutil.copyfile(ROOT / name, project.root / name)
+    command = [sys.executable, "benchmarks/recipe.py", "--dataset", "mnist_5k", "--limit", "600", "--epochs"]
+    project.run(*command, "1", "--seeds", "1")
+    file = project.root / "benchmarks" / "recipe.csv"
+    rows = pd.read_csv(file)
+    rows["test_loss"] = 77.0  # another run would find another loss
+    rows.to_csv(file, index=False)
+    shown = project.run(*command, "1", "--seeds", "2").stdout
+    assert pd.read_csv(file)["seed"].tolist() == [1, 2]
+    assert "| 77.0000 |" in shown
+    assert re.search(r"\| 77.0000 \|.*\n\| 2 \|", (project.root / "docs" / "recipe.md").read_text(encoding="utf-8"))
+    refused = project.run(*command, "2", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "benchmarks/recipe.csv: holds results of other settings" in refused.stderr
