@@ -58,7 +58,7 @@ def convpipe(model: str, folder: str, epochs: int, times: int = 1) -> None:
     paths = Paths(Path(folder))
     params = config.load(paths)
     used = runtime.start(params.runtime)
-    from pipeline import dataset, metrics, training
+    from pipeline import dataset, metrics, prediction, training
 
     card, validation = dataset.load_card(paths), dataset.load(paths, "validation")
     train = dataset.load(paths, "train")
@@ -76,8 +76,7 @@ def convpipe(model: str, folder: str, epochs: int, times: int = 1) -> None:
         on_epoch=lambda epoch, figures: turn(),
     )
     test = dataset.load(paths, "test")
-    batches = dataset.scoring_batches(test, len(card.classes), SCORING)
-    turn(**metrics.scores(metrics.predict(fitted.model, batches), test.labels))
+    turn(**metrics.scores(prediction.predictor(fitted.model)(test.images), test.labels))
 
 
 def keras_network(block: Any, precision: str = "float32") -> Any:

@@ -64,7 +64,7 @@ def measured(paths: Paths) -> dict[str, Any]:
     from pipeline import runtime
 
     used = runtime.start(params.runtime)
-    from pipeline import dataset, metrics, training, training_run, validation
+    from pipeline import dataset, metrics, prediction, training, training_run, validation
 
     with redirect_stdout(io.StringIO()):
         validation.validate(params, config.load_catalog(paths)[params.data.dataset], paths)
@@ -76,8 +76,7 @@ def measured(paths: Paths) -> dict[str, Any]:
     )
     seconds, processor = time.perf_counter() - began, time.process_time() - worked
     test = dataset.load(paths, "test")
-    batches = dataset.scoring_batches(test, len(card.classes), params.evaluate.batch_size)
-    figures = metrics.scores(metrics.predict(fitted.model, batches), test.labels)
+    figures = metrics.scores(prediction.predictor(fitted.model)(test.images), test.labels)
     return {
         "seed": params.seed,
         "test_accuracy": figures["accuracy"],

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).parent.parent
@@ -79,8 +78,7 @@ def measured(seeds: int, epochs: int) -> Iterator[tuple[pd.DataFrame, str]]:
     from pipeline import runtime
 
     used = runtime.start(params.runtime)
-    from pipeline import dataset, metrics, robustness, training
-    from pipeline.dataset import Split
+    from pipeline import dataset, metrics, prediction, robustness, training
 
     card = dataset.load_card(paths)
     train, validation, test = (dataset.load(paths, name) for name in ("train", "validation", "test"))
@@ -89,10 +87,7 @@ def measured(seeds: int, epochs: int) -> Iterator[tuple[pd.DataFrame, str]]:
         for name, network in variants(params.model("model_1"), epochs):
             fitted = training.fit(network, card, train, validation, seed=seed, precision=used.precision)
 
-            def predict(images: np.ndarray, model=fitted.model) -> np.ndarray:
-                split = Split(images, np.zeros(len(images), np.int64))
-                return metrics.predict(model, dataset.scoring_batches(split, len(card.classes), training.SCORING_BATCH))
-
+            predict = prediction.predictor(fitted.model)
             accuracy = metrics.scores(predict(test.images), test.labels)["accuracy"]
             found = robustness.shift_consistency({name: predict}, test.images, params.seed, limit=None)
             rows.append(found.assign(accuracy=accuracy, seed=seed))
