@@ -180,7 +180,7 @@ def matrix(precision: str, folder: str, epochs: int) -> None:
 
 
 def convpipe_search(_: str, folder: str, count: int) -> None:
-    """The project's own search, without MLflow."""
+    """The project's own search, without MLflow, pruning and finalists: what the other one does."""
     from pipeline import config, runtime
     from pipeline.paths import Paths
 
@@ -193,19 +193,18 @@ def convpipe_search(_: str, folder: str, count: int) -> None:
     train, validation = dataset.load(paths, "train"), dataset.load(paths, "validation")
     turn = Turns()
 
-    def run(trial: search.Trial) -> search.Figures:
+    def run(trial: search.Trial, stops: search.Stops) -> search.Outcome:
         network = _tried(params, trial.values)
         fitted = training.fit(network, card, train, validation, seed=params.seed, precision=used.precision)
         turn(**fitted.validation)
-        return {f"val_{name}": value for name, value in fitted.validation.items()}
+        figures = {f"val_{name}": value for name, value in fitted.validation.items()}
+        return search.Outcome("COMPLETED", figures, [], None, None)
 
-    tune = params.tune.model_copy(update={"trials": count})
-    with tempfile.TemporaryDirectory() as state:
-        search.search(tune, params.dimensions, params.seed, Path(state) / "search", run)
+    _searched(params, count, run)
 
 
 def plain_search(_: str, folder: str, count: int) -> None:
-    """Keras Tuner by itself: the same space, oracle and seed; NumPy arrays, float32, compiled by default."""
+    """Keras Tuner by itself on the same networks, in the same order; NumPy arrays, float32, compiled by default."""
     import keras
     import keras_tuner
 
@@ -214,23 +213,32 @@ def plain_search(_: str, folder: str, count: int) -> None:
 
     params = config.load(Paths(Path(folder)))
     train, validation = arrays(folder, "train"), arrays(folder, "validation")
+    untrained = search.Outcome("COMPLETED", {"val_loss": 0.0, "val_accuracy": 0.0}, [], None, None)
+    drawn = _searched(params, count, lambda trial, stops: untrained)
     turn = Turns()
 
     def build(hp: keras_tuner.HyperParameters) -> keras.Model:
-        network = keras_network(_tried(params, search.sample(hp, params.dimensions)))
+        network = keras_network(_tried(params, drawn[int(hp.Choice("trial", list(range(count))))].values))
         network.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
         return network
 
-    class Tuner(keras_tuner.Tuner):
+    class Tuner(keras_tuner.GridSearch):
         def run_trial(self, *args: Any, **kwargs: Any) -> Any:
             found = super().run_trial(*args, **kwargs)
             turn()
             return found
 
     with tempfile.TemporaryDirectory() as state:
-        oracle = search._oracle(params.tune.model_copy(update={"trials": count}), params.dimensions, params.seed)
-        tuner = Tuner(oracle, build, directory=state, project_name="search")
+        tuner = Tuner(build, params.tune.objective, count, directory=state, project_name="search")
         tuner.search(*train, batch_size=BATCH, epochs=params.tune.epochs, validation_data=validation, verbose=0)
+
+
+def _searched(params: Any, count: int, run: Any) -> Any:
+    from pipeline import search
+
+    tune = params.tune.model_copy(update={"tuner": "random", "trials": count, "pruning": None, "finalists": 1})
+    with tempfile.TemporaryDirectory() as state:
+        return search.search(tune, params.base.model_dump(mode="json"), params.seed, Path(state) / "search", run)
 
 
 def _tried(params: Any, values: dict[str, Any]) -> Any:
