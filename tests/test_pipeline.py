@@ -144,6 +144,7 @@ def test_mlflow_has_every_run_with_all_that_belongs_to_it(repository: Project):
             "confusion.json",
             "reliability.json",
             "comparisons.json",
+            "report.html",
             "validation",
         }
         [output] = run.outputs.model_outputs

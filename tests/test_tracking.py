@@ -133,7 +133,7 @@ def test_a_killed_process_leaves_no_run_running(tmp_path: Path, number: signal.S
         with opened(tmp_path, "other"):
             assert stored(tmp_path)[-1].info.status == "RUNNING", "a run of a living process is left alone"
         process.send_signal(number)
-        assert process.wait(timeout=30) == code
+        assert process.wait(timeout=120) == code
     if number == signal.SIGKILL:
         assert tracking.close_killed_runs() == 1  # as the next run, and `make ui`, do
     statuses = {run.info.run_id: run.info.status for run in stored(tmp_path)}
