@@ -96,10 +96,12 @@ def test_a_run_that_ends_badly_is_marked(tmp_path: Path, error: type[BaseExcepti
 
 
 RUNNING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from pipeline import stage
 from tests.test_tracking import opened
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background processes ignore it
 
 def run(_):
     with opened(Path(sys.argv[1])) as run:
