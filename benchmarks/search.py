@@ -73,9 +73,9 @@ def main() -> None:
         place = trials.workplace(params, paths, used, Stopwatch())
         base, tune = params.base.model_dump(mode="json"), params.tune
         # TensorFlow and MLflow begin slowly.
-        place.trial(Trial(0, {}, 1, "RUNNING", {}, []), lambda curve: False, None)
+        place.run(Trial(0, {}, 1, "RUNNING", {}, []), lambda curve: False, None)
         one = Clock()
-        found = search.search(tune, base, params.seed, paths.root / "one", lambda t, s: place.trial(t, s, None), one)
+        found = search.search(tune, base, params.seed, paths.root / "one", lambda t, s: place.run(t, s, None), one)
         searched = one.seconds()
         bare = Clock()
         for trial in found:

@@ -138,6 +138,7 @@ class Evaluate(Spec):
 class Runtime(Spec):
     device: Literal["auto", "cpu", "gpu"]
     precision: Literal["auto", "float32", "bfloat16"]
+    threads: Annotated[int, Field(ge=0)]
 
 
 class Params(Spec):

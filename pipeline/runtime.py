@@ -44,11 +44,12 @@ BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 
 @dataclass(frozen=True)
 class Runtime:
-    """What is used: `device` cpu or gpu, its name, and `precision` float32 or bfloat16."""
+    """What is used: `device` cpu or gpu, its name, `precision` float32 or bfloat16, and `threads` of one operation."""
 
     device: str
     name: str
     precision: str
+    threads: int
 
 
 def start(wanted: Wanted) -> Runtime:
@@ -71,13 +72,14 @@ def start(wanted: Wanted) -> Runtime:
             tf.config.experimental.set_memory_growth(gpu, True)
     else:
         tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(wanted.threads)
     tf.config.experimental.enable_op_determinism()
     tf.get_logger().setLevel("ERROR")  # a search compiles a new graph for each trial, and TensorFlow warns of it
     details = tf.config.experimental.get_device_details(gpus[0]) if device == "gpu" else {}
     name = details.get("device_name", "GPU") if device == "gpu" else f"{_processor()}, {os.cpu_count()} cores"
     precision = wanted.precision if wanted.precision != "auto" else _precision(details)
     print(f"device: {device} ({name}), precision: {precision}", flush=True)
-    return Runtime(device, name, precision)
+    return Runtime(device, name, precision, wanted.threads)
 
 
 def _precision(gpu: dict) -> str:

@@ -8,7 +8,7 @@ recorded answers. Keras Tuner's own files, which are not written in one step, ar
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from pipeline.space import Choice, Dimension, Value
 
 DIRECTIONS = {"val_loss": "min", "val_accuracy": "max"}
 FIGURES = ("val_accuracy", "val_loss")
-JOB, OUTCOME = "tuner/job", "tuner/outcome"  # travel with a trial's values, as Keras Tuner's own tuner/epochs does
+# Travel with a trial's values, as Keras Tuner's own tuner/epochs does.
+JOB, OUTCOME, FINALIST = "tuner/job", "tuner/outcome", "tuner/finalist"
 COLLISIONS = 1000  # draws without a new network after which the space counts as used up
 CANDIDATES = 50  # new networks among which Bayesian search chooses where its own choice has been tried
 POLL = 0.2  # seconds until a worker asks again
@@ -55,7 +56,8 @@ class Outcome:
 class Trial:
     """One trial: its place in the search, the values of its active dimensions, and its epochs.
 
-    `status`: RUNNING, COMPLETED, PRUNED or FAILED. `note`: what the search gives to every trial.
+    `status`: RUNNING, COMPLETED, PRUNED or FAILED. `note`: what the search gives to every trial. `finalist`: of a trial
+    that is run again, its number in the search and the seed.
     """
 
     number: int
@@ -67,6 +69,7 @@ class Trial:
     error: str | None = None
     run_id: str | None = None
     note: dict[str, str] | None = None
+    finalist: Sequence[int] | None = None
 
 
 Stops = Callable[[list[Figures]], bool]  # whether a trial with this curve so far is stopped
@@ -99,7 +102,7 @@ def sample(values: Mapping[str, Any], dimensions: list[Dimension], base: Block) 
     return {name: value for name, value in every.items() if name not in unused}
 
 
-class _Oracle(keras_tuner.Oracle):
+class Oracle(keras_tuner.Oracle):
     """What all kinds of search have in common: the base first, no network twice, outcomes on disk."""
 
     dimensions: list[Dimension]
@@ -115,6 +118,7 @@ class _Oracle(keras_tuner.Oracle):
         self.tune, self.base, self.folder, self.note, self.ended = tune, base, folder, note, ended
         self.dimensions = space.dimensions(tune.space, base)
         self.seen: dict[str, float] = {}  # when each worker was last heard of
+        self.dismissed: set[str] = set()  # the workers that were told that nothing is left
         self.verbose = 0
         self._max_collisions = COLLISIONS
         paths = sorted(folder.glob("trials/*.json"))
@@ -132,6 +136,8 @@ class _Oracle(keras_tuner.Oracle):
         while True:
             self.seen[tuner_id] = time.monotonic()
             offer = super().create_trial(tuner_id)
+            if offer.status == "STOPPED":
+                self.dismissed.add(tuner_id)
             values = offer.hyperparameters.values
             if offer.status != "RUNNING" or (JOB in values and OUTCOME not in values):
                 return offer
@@ -191,6 +197,10 @@ class _Oracle(keras_tuner.Oracle):
     def trial(self, number: int) -> Trial:
         return self._trial(self.trials[self.start_order[number]])
 
+    def values_of(self, trial: Trial) -> dict[str, Any]:
+        """A trial's values as Keras Tuner has them."""
+        return self._own_values(self.trials[self.start_order[trial.number]])
+
     def abandon(self, worker: str, error: str) -> None:
         """Record the trial of a worker that no longer answers as failed."""
         offer = self.ongoing_trials[worker]
@@ -215,14 +225,15 @@ class _Oracle(keras_tuner.Oracle):
             values=sample(values, self.dimensions, self.base),
             epochs=self._epochs(values),
             note=note,
+            finalist=json.loads(values[FINALIST]) if FINALIST in values else None,
             **asdict(outcome),
         )
 
     def _epochs(self, values: Mapping[str, Any]) -> int:
         return values.get("tuner/epochs", self.tune.epochs)  # Hyperband begins most trials with fewer
 
-    def _key(self, values: Mapping[str, Any]) -> tuple[str, int]:
-        return self._compute_values_hash(values), self._epochs(values)
+    def _key(self, values: Mapping[str, Any]) -> tuple[str, int, str | None]:
+        return self._compute_values_hash(values), self._epochs(values), values.get(FINALIST)
 
     def _compute_values_hash(self, values: Mapping[str, Any]) -> str:
         return space.identity(space.apply(self.base, sample(values, self.dimensions, self.base)))
@@ -231,12 +242,12 @@ class _Oracle(keras_tuner.Oracle):
         pass  # what fails by its own values says nothing of the others; anything else is no failure of a trial
 
 
-class _Random(_Oracle, oracles.RandomSearchOracle):
+class _Random(Oracle, oracles.RandomSearchOracle):
     def _proposal(self, trial_id: str) -> dict[str, Any]:
         return oracles.RandomSearchOracle.populate_space(self, trial_id)
 
 
-class _Bayesian(_Oracle, oracles.BayesianOptimizationOracle):
+class _Bayesian(Oracle, oracles.BayesianOptimizationOracle):
     def _proposal(self, trial_id: str) -> dict[str, Any]:
         with threadpool_limits(1), warnings.catch_warnings():  # thousands of tiny products, slower with more threads
             warnings.simplefilter("ignore", ConvergenceWarning)  # of a few points that differ by little
@@ -255,7 +266,7 @@ class _Bayesian(_Oracle, oracles.BayesianOptimizationOracle):
         return float(mean[0] - self.beta * deviation[0])
 
 
-class _Hyperband(_Oracle, oracles.HyperbandOracle):
+class _Hyperband(Oracle, oracles.HyperbandOracle):
     short: tuple[int, int] | None = None  # the bracket that no new network was left for, and how many it has
 
     @property
@@ -280,7 +291,7 @@ class _Hyperband(_Oracle, oracles.HyperbandOracle):
         return min(size, -(-self.short[1] // self.factor**round_num))
 
 
-class _Grid(_Oracle, oracles.GridSearchOracle):
+class _Grid(Oracle, oracles.GridSearchOracle):
     """Every combination in order, without waiting for the outcome of one before the next is handed out."""
 
     last: dict[str, Any]
@@ -295,6 +306,15 @@ class _Grid(_Oracle, oracles.GridSearchOracle):
         return {"status": "RUNNING", "values": values}
 
 
+class _Finals(Oracle, keras_tuner.Oracle):
+    """Trials that are known from the beginning."""
+
+    fits: list[dict[str, Any]]
+
+    def _proposal(self, trial_id: str) -> dict[str, Any]:
+        return {"status": "RUNNING", "values": self.fits[int(trial_id)]}
+
+
 def oracle(
     tune: Tune,
     base: Block,
@@ -302,7 +322,7 @@ def oracle(
     folder: Path,
     ended: Callable[[Trial], None] = lambda trial: None,
     note: dict[str, str] | None = None,
-) -> _Oracle:
+) -> Oracle:
     """What hands out the trials of a search, or those that are left of one that was interrupted.
 
     Args:
@@ -310,19 +330,13 @@ def oracle(
         ended: called with every trial that has ended, also those of before an interruption.
         note: given to every trial, for those who run it.
     """
-    dimensions = space.dimensions(tune.space, base)
-    common: dict[str, Any] = {
-        "objective": keras_tuner.Objective(tune.objective, DIRECTIONS[tune.objective]),
-        "hyperparameters": hyperparameters(dimensions),
-        "tune_new_entries": False,
-        "seed": seed,
-    }
+    common = _common(tune, base, seed)
     match tune.tuner:
         case "random":
             made = _Random(max_trials=tune.trials, **common)
         case "bayesian":
             # Keras Tuner's own 3 for each dimension would leave a short search nothing but random trials.
-            first = max(2, min(3 * len(dimensions), tune.trials // 3))
+            first = max(2, min(3 * len(common["hyperparameters"].space), tune.trials // 3))
             made = _Bayesian(max_trials=tune.trials, num_initial_points=first, **common)
         case "hyperband":
             made = _Hyperband(max_epochs=tune.epochs, **common)
@@ -330,6 +344,29 @@ def oracle(
             made = _Grid(max_trials=tune.trials, **common)
     made.begin(tune, base, folder, note or {}, ended)
     return made
+
+
+def finals(
+    searched: Oracle, chosen: list[Trial], seeds: list[int], folder: Path, ended: Callable[[Trial], None]
+) -> Oracle:
+    """What hands out the fits of a search's finalists: each with every seed. Else as `oracle` says."""
+    tune, base = searched.tune, searched.base
+    fits = [
+        {**searched.values_of(trial), FINALIST: json.dumps([trial.number, seed])} for trial in chosen for seed in seeds
+    ]
+    made = _Finals(max_trials=len(fits), **_common(tune, base, searched.seed))
+    made.fits = fits
+    made.begin(tune, base, folder, searched.note, ended)
+    return made
+
+
+def _common(tune: Tune, base: Block, seed: int) -> dict[str, Any]:
+    return {
+        "objective": keras_tuner.Objective(tune.objective, DIRECTIONS[tune.objective]),
+        "hyperparameters": hyperparameters(space.dimensions(tune.space, base)),
+        "tune_new_entries": False,
+        "seed": seed,
+    }
 
 
 def work(asked: Any, name: str, tune: Tune, run: RunTrial) -> None:
@@ -367,14 +404,18 @@ def search(
     return trials(asked)
 
 
-def trials(asked: _Oracle) -> list[Trial]:
+def trials(asked: Oracle) -> list[Trial]:
     """Every trial that has ended, in the order in which they were begun.
 
     Pruning is settled here, by the trials that were begun before each one: so it does not depend on how many ran side
     by side. A trial that went on, because those before it had not ended, is cut off where it would have been stopped.
     """
-    done = [asked.trial(number) for number in range(len(asked.start_order))]
-    return _settled(done, asked.tune)
+    return _settled(fits(asked), asked.tune)
+
+
+def fits(asked: Oracle) -> list[Trial]:
+    """Every trial as it was run, in the order in which they were begun."""
+    return [asked.trial(number) for number in range(len(asked.start_order))]
 
 
 def _settled(done: list[Trial], tune: Tune) -> list[Trial]:

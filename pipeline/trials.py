@@ -57,14 +57,14 @@ class Workplace:
         block = space.apply(self.params.base.model_dump(mode="json"), values)
         return config.model_from(block | {"fit": block["fit"] | {"epochs": epochs}})
 
-    def trial(self, trial: Trial, stops: Stops, parent: str | None) -> Outcome:
-        """Train a trial, until its end or until `stops` says so."""
-        return self._fit(f"trial {trial.number}", trial.values, trial.epochs, self.params.seed, parent, stops, False)
-
-    def finalist(self, trial: Trial, seed: int, parent: str | None) -> Outcome:
-        """Train a finalist for `tune.epochs`, and keep its model in MLflow."""
-        name = f"finalist {trial.number}, seed {seed}"
-        return self._fit(name, trial.values, self.params.tune.epochs, seed, parent, lambda curve: False, True)
+    def run(self, trial: Trial, stops: Stops, parent: str | None) -> Outcome:
+        """Train a trial, until its end or until `stops` says so; or a finalist to its end, its model kept in MLflow."""
+        if trial.finalist:
+            number, seed = trial.finalist
+            name, epochs = f"finalist {number}, seed {seed}", self.params.tune.epochs
+            return self._fit(name, trial.values, epochs, seed, parent, lambda curve: False, keep=True)
+        name = f"trial {trial.number}"
+        return self._fit(name, trial.values, trial.epochs, self.params.seed, parent, stops, keep=False)
 
     def _fit(
         self,

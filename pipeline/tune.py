@@ -22,7 +22,7 @@ from pipeline.paths import Paths
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.search import Figures, Outcome, Trial
+    from pipeline.search import Figures, Oracle, Outcome, Stops, Trial
     from pipeline.trials import Workplace
 
 
@@ -30,7 +30,12 @@ def tune(paths: Paths) -> None:
     """Search, write down what was found, and train the winner."""
     stopwatch = stage.Stopwatch()
     params = config.load(paths)
-    team = workers.settings()
+    with workers.team(workers.settings(params)) as team:
+        _tune(params, paths, team, stopwatch)
+    stopwatch.report("tune")
+
+
+def _tune(params: Params, paths: Paths, team: workers.Team | None, stopwatch: stage.Stopwatch) -> None:
     with stopwatch("imports"):  # after the parameters are known to be good
         from pipeline import runtime
 
@@ -47,7 +52,7 @@ def tune(paths: Paths) -> None:
             parent.params(config.flatten(settings) | {"seed": params.seed, "precision": used.precision})
             parent.dataset(card, "search")
             atomic.write_text(known, parent.id or "")
-        found = _searched(place, team, folder, parent.id)
+        asked, found = _searched(place, team, folder, parent.id)
         table, curves = search.trial_table(found, params.dimensions), search.curve_table(found)
         parent.table("trials", table)
         best = search.ranked(found, params.tune.objective)
@@ -55,7 +60,7 @@ def tune(paths: Paths) -> None:
             raise TrainingError(f"tune: no trial was completed; the first failed with:\n{found[0].error}")
         winner, finalists = best[0], None
         if len(chosen := best[: params.tune.finalists]) > 1:
-            winner, finalists = _winner(place, chosen, folder, parent.id)
+            winner, finalists = _winner(place, team, asked, chosen, folder)
             parent.table("finalists", finalists)
         network = config.model_from(space.apply(params.base.model_dump(mode="json"), winner.values))
         about = {
@@ -82,10 +87,11 @@ def tune(paths: Paths) -> None:
     print(f"winner of {len(found)} trials: {winner.number} ({_figures(winner.figures)}); training it as {TUNED}")
     training_run.complete(TUNED, network, params, paths, used, "tune", stopwatch)
     shutil.rmtree(paths.unfinished / "tune", ignore_errors=True)
-    stopwatch.report("tune")
 
 
-def _searched(place: "Workplace", team: workers.Settings, folder: Path, parent: str | None) -> list["Trial"]:
+def _searched(
+    place: "Workplace", team: workers.Team | None, folder: Path, parent: str | None
+) -> tuple["Oracle", list["Trial"]]:
     from tqdm import tqdm
 
     from pipeline import search, tracking, trials
@@ -102,10 +108,7 @@ def _searched(place: "Workplace", team: workers.Settings, folder: Path, parent: 
 
         note = {"search": place.fingerprint, "parent": parent or ""}
         asked = search.oracle(tune, base, params.seed, folder, ended, note)
-        if team.alone:
-            search.work(asked, "worker0", tune, lambda trial, stops: place.trial(trial, stops, parent))
-        else:
-            workers.run(asked, team)
+        _run(asked, place, team)
         found = search.trials(asked)
     for trial in found:
         if len(trial.curve) < len(asked.trial(trial.number).curve):  # it went on, not knowing of those before it
@@ -121,11 +124,29 @@ def _searched(place: "Workplace", team: workers.Settings, folder: Path, parent: 
     stopped = [str(trial.number) for trial in found if trial.status == "PRUNED"]
     if stopped:
         print(f"stopped early: {', '.join(stopped)}")
-    return found
+    return asked, found
+
+
+def _run(asked: "Oracle", place: "Workplace", team: workers.Team | None) -> None:
+    """Have all trials run: by the team, or here."""
+    from pipeline import search
+
+    if team:
+        team.run(asked)
+        return
+
+    def run(trial: "Trial", stops: "Stops") -> "Outcome":
+        return place.run(trial, stops, (trial.note or {}).get("parent"))
+
+    search.work(asked, "worker0", place.params.tune, run)
 
 
 def _winner(
-    place: "Workplace", chosen: list["Trial"], folder: Path, parent: str | None
+    place: "Workplace",
+    team: workers.Team | None,
+    searched: "Oracle",
+    chosen: list["Trial"],
+    folder: Path,
 ) -> tuple["Trial", "pd.DataFrame"]:
     """Train finalists again; the winner, and a row for each fit."""
     import pandas as pd
@@ -133,16 +154,24 @@ def _winner(
     from pipeline import finalists, search, training_run
 
     tune = place.params.tune
+
+    def ended(trial: "Trial") -> None:
+        assert trial.finalist
+        number, seed = trial.finalist
+        print(f"finalist {number}, seed {seed}: {trial.error or _figures(trial.figures)}", flush=True)
+
+    with place.stopwatch("finalists"):
+        seeds = finalists.seeds(place.params.seed, tune.finalist_seeds)
+        asked = search.finals(searched, chosen, seeds, folder / "finalists", ended)
+        _run(asked, place, team)
     rows: list[dict[str, Any]] = []
-    for trial in chosen:
+    for trial in search.fits(asked):
+        assert trial.finalist
+        number, seed = trial.finalist
         network = place.network(trial.values, tune.epochs)
         parameters = training_run.counts(training_run.layer_table(network, place.card))["parameters"]
-        for seed in finalists.seeds(place.params.seed, tune.finalist_seeds):
-            record = folder / "finalists" / f"{trial.number}-{seed}.json"
-            outcome = _finalist(place, trial, seed, record, parent)
-            fit = {"trial": trial.number, "seed": seed, "status": outcome.status, "parameters": parameters}
-            rows.append(fit | {name: outcome.figures.get(name) for name in search.FIGURES})
-            print(f"finalist {trial.number}, seed {seed}: {outcome.error or _figures(outcome.figures)}", flush=True)
+        fit = {"trial": number, "seed": seed, "status": trial.status, "parameters": parameters}
+        rows.append(fit | {name: trial.figures.get(name) for name in search.FIGURES})
     table = pd.DataFrame(rows)
     complete = table.groupby("trial").filter(lambda fits: (fits["status"] == "COMPLETED").all())
     if complete.empty:
@@ -158,17 +187,6 @@ def _winner(
     reason = "the best mean" if verdict.winner == best else f"within one standard error of trial {best}, and smaller"
     print(f"the winner is trial {verdict.winner}: {reason}", flush=True)
     return next(trial for trial in chosen if trial.number == verdict.winner), table
-
-
-def _finalist(place: "Workplace", trial: "Trial", seed: int, record: Path, parent: str | None) -> "Outcome":
-    from pipeline.search import Outcome
-
-    if record.is_file():
-        return Outcome(**json.loads(record.read_text(encoding="utf-8")))
-    with place.stopwatch("finalists"):
-        outcome = place.finalist(trial, seed, parent)
-    atomic.write_text(record, json.dumps(asdict(outcome), indent=1))
-    return outcome
 
 
 def pasteable(network: Model, params: Params) -> str:

@@ -49,7 +49,8 @@ class Project:
             if not name.startswith(("MLFLOW_", "DVC_", "GIT_")) and name != "DATASET_MIRROR"
         }
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return inherited | {"PATH": tools, "DVC_NO_ANALYTICS": "1"} | more
+        # One process for a search: others would take longer to start than these searches take.
+        return inherited | {"PATH": tools, "DVC_NO_ANALYTICS": "1", "TUNE_WORKERS": "1"} | more
 
     def params(self) -> Any:
         return yaml.load(self.root / "params.yaml")

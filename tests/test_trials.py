@@ -24,7 +24,7 @@ TRIAL = Trial(3, {"head.dropout": 0.5}, 4, "RUNNING", {}, [])
 @pytest.fixture
 def place(copy_of_validated: Project, no_store: None) -> Workplace:
     paths = copy_of_validated.paths
-    return workplace(config.load(paths), paths, Runtime("cpu", "a processor", "float32"), Stopwatch())
+    return workplace(config.load(paths), paths, Runtime("cpu", "a processor", "float32", 1), Stopwatch())
 
 
 def failing(error: BaseException) -> Any:
@@ -51,7 +51,7 @@ def only_run(root: Path) -> Run:
 )
 def test_a_failure_of_the_trial_is_an_outcome(place: Workplace, error: Exception, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(training, "fit", failing(error))
-    outcome = place.trial(TRIAL, lambda curve: False, None)
+    outcome = place.run(TRIAL, lambda curve: False, None)
     assert (outcome.status, outcome.figures, outcome.curve) == ("FAILED", {}, [EPOCH])
     assert str(outcome.error).startswith(type(error).__name__)
     run = only_run(place.paths.root)
@@ -60,7 +60,7 @@ def test_a_failure_of_the_trial_is_an_outcome(place: Workplace, error: Exception
 
 def test_a_network_that_leaves_nothing_of_the_image_is_a_failure_of_its_own(place: Workplace):
     trial = Trial(3, {f"blocks.{block}.pooling.window": 9 for block in range(3)}, 4, "RUNNING", {}, [])
-    outcome = place.trial(trial, lambda curve: False, None)
+    outcome = place.run(trial, lambda curve: False, None)
     assert outcome.status == "FAILED"
     assert "leaves nothing of" in str(outcome.error)
 
@@ -68,11 +68,11 @@ def test_a_network_that_leaves_nothing_of_the_image_is_a_failure_of_its_own(plac
 def test_an_error_of_the_program_is_not_hidden(place: Workplace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(training, "fit", failing(TypeError("a mistake")))
     with pytest.raises(TypeError, match="a mistake"):
-        place.trial(TRIAL, lambda curve: False, None)
+        place.run(TRIAL, lambda curve: False, None)
 
 
 def test_a_stopped_trial_says_so_in_its_run(place: Workplace):
-    outcome = place.trial(TRIAL, lambda curve: len(curve) == 1, None)
+    outcome = place.run(TRIAL, lambda curve: len(curve) == 1, None)
     assert (outcome.status, len(outcome.curve)) == ("COMPLETED", 1)  # what it is worth, the search decides
     run = only_run(place.paths.root)
     assert (run.info.status, run.data.tags["pruned"]) == ("FINISHED", "after epoch 1 of 4")

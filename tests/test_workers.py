@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ from .conftest import Project
 from .test_search import RULE, loss
 
 ALL = workers.Settings(2, "127.0.0.1", 0)
+ADDRESS = "127.0.0.1:7000"
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_a_silent_worker_costs_its_trial_only(
     late = asked.create_trial("far away")
     search.work(asked, "near", tune, loss)
     monkeypatch.setattr(workers, "SILENCE", 0.0)
-    workers._attend(asked, [])
+    workers._attend(asked, [], ADDRESS)
     trials = search.trials(asked)
     assert [trial.status == "FAILED" for trial in trials] == [True, *[False] * 5]
     assert trials[0].error == "its worker far away fell silent"
@@ -87,16 +89,19 @@ class Mortal:
         self.process = self
         self._asked, self._tune, self._status, self._deaths = asked, tune, status, deaths
         self.start()
+        self.send(ADDRESS)
 
     def start(self) -> None:
         self._deaths -= 1
+
+    def send(self, address: str) -> None:
         if self._deaths < 0:
             search.work(self._asked, self.name, self._tune, loss)
         else:
             self._asked.create_trial(self.name)
 
-    def poll(self) -> int:
-        return self._status if self._deaths >= 0 else 0
+    def poll(self) -> int | None:
+        return self._status if self._deaths >= 0 else None
 
 
 @pytest.mark.parametrize(("status", "deaths", "failed"), [(-9, 1, []), (143, 1, []), (-9, 2, [0]), (-9, 4, [0, 1])])
@@ -105,7 +110,7 @@ def test_a_trial_whose_worker_was_killed_is_run_again_once(
 ):
     asked = search.oracle(params.tune, base, 7, tmp_path)
     team: Any = [Mortal(asked, params.tune, status, deaths)]
-    workers._attend(asked, team)
+    workers._attend(asked, team, ADDRESS)
     trials = search.trials(asked)
     assert [trial.number for trial in trials if trial.status == "FAILED"] == failed
     assert all("killed 2 times, by signal 9" in str(trials[number].error) for number in failed)
@@ -117,7 +122,7 @@ def test_an_error_of_the_worker_itself_ends_the_search(params: Params, base: dic
     asked = search.oracle(params.tune, base, 7, tmp_path)
     team: Any = [Mortal(asked, params.tune, 1, 1)]
     with pytest.raises(TrainingError, match="worker0 ended with status 1"):
-        workers._attend(asked, team)
+        workers._attend(asked, team, ADDRESS)
 
 
 @pytest.mark.parametrize(
@@ -128,17 +133,49 @@ def test_an_error_of_the_worker_itself_ends_the_search(params: Params, base: dic
         ("TUNE_LISTEN", "7000", "TUNE_LISTEN: found 7000; allowed: HOST:PORT"),
     ],
 )
-def test_settings_that_cannot_be_read_are_refused(monkeypatch: pytest.MonkeyPatch, variable, value, message):
+def test_settings_that_cannot_be_read_are_refused(
+    params: Params, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+):
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=message):
-        workers.settings()
+        workers.settings(params)
 
 
-def test_settings_are_one_process_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
-    assert workers.settings().alone
+def test_settings_say_how_many_processes_and_where_others_may_come_from(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TUNE_WORKERS", "1")
+    assert workers.settings(params).alone
     monkeypatch.setenv("TUNE_LISTEN", "0.0.0.0:7000")
-    assert workers.settings() == workers.Settings(1, "0.0.0.0", 7000)
-    assert not workers.settings().alone
+    assert workers.settings(params) == workers.Settings(1, "0.0.0.0", 7000)
+    assert not workers.settings(params).alone
+
+
+@pytest.mark.parametrize(
+    ("tune", "runtime", "cores", "gibibytes", "count"),
+    [
+        ({}, {}, 4, 64, 4),
+        ({}, {}, 1, 64, 1),
+        ({}, {}, 32, 64, 6),  # as many as there are trials
+        ({}, {}, 32, 5, 2),
+        ({}, {}, 32, 1, 1),
+        ({"tuner": "grid"}, {}, 4, 64, 4),
+        ({"tuner": "bayesian"}, {}, 4, 64, 1),  # what it tries next follows from what has ended
+        ({"tuner": "hyperband"}, {}, 4, 64, 1),
+        ({}, {"threads": 0}, 4, 64, 1),  # each would take all cores
+    ],
+)
+def test_by_default_there_is_a_worker_for_each_core(
+    params: Params, monkeypatch: pytest.MonkeyPatch, tune: Any, runtime: Any, cores: int, gibibytes: int, count: int
+):
+    monkeypatch.delenv("TUNE_WORKERS", raising=False)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: SimpleNamespace(available=gibibytes * 2**30))
+    changed = {
+        "tune": params.tune.model_copy(update=tune),
+        "runtime": params.runtime.model_copy(update={"device": "cpu"} | runtime),
+    }
+    assert workers.settings(params.model_copy(update=changed)).count == count
 
 
 def test_a_port_that_is_taken_is_said(params: Params, base: dict[str, Any], tmp_path: Path):
@@ -185,7 +222,8 @@ def test_killed_workers_and_a_killed_stage_change_nothing(copy_of_validated: Pro
             "base": "tiny",
             "trials": 6,
             "epochs": 4,
-            "finalists": 1,
+            "finalists": 2,
+            "finalist_seeds": 2,
             "pruning": RULE.model_dump(),
             "space": {"blocks": {"dropout": [0.0, 0.1, 0.2], "filters": [[4], [6], [8]]}},
         },
@@ -202,6 +240,6 @@ def test_killed_workers_and_a_killed_stage_change_nothing(copy_of_validated: Pro
         assert not [worker for worker in team if worker.is_running()]
     project.stage("tune", TUNE_WORKERS="2")
     found = {path.name: path.read_bytes() for path in project.paths.search.glob("*.csv")}
-    project.stage("tune")
+    project.stage("tune", TUNE_WORKERS="1")
     assert found == {path.name: path.read_bytes() for path in project.paths.search.glob("*.csv")}
-    assert {"trials.csv", "curves.csv"} <= set(found)
+    assert {"trials.csv", "curves.csv", "finalists.csv"} <= set(found)
