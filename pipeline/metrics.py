@@ -1,23 +1,28 @@
-"""Figures of a network's predictions: probabilities of shape (n, classes) against labels of shape (n,)."""
+"""Figures of a network's predictions: probabilities of shape (n, classes) against labels of shape (n,).
+
+scikit-learn and SciPy's statistics are loaded where they are used: they take most of a second, and training, which
+needs `scores` alone, goes without.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
-from sklearn import metrics
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """accuracy, and loss: the mean negative log-likelihood in nats."""
+    """accuracy, and loss: the mean negative log-likelihood in nats, of probabilities of at least float64's epsilon."""
+    of_truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
     return {
-        "accuracy": float(metrics.accuracy_score(labels, probabilities.argmax(axis=1))),
-        "loss": float(metrics.log_loss(labels, probabilities, labels=range(probabilities.shape[1]))),
+        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+        "loss": float(-np.log(np.maximum(of_truth, np.finfo(np.float64).eps)).mean()),
     }
 
 
 def proportion_interval(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a proportion by Wilson's score (Wilson 1927; Brown, Cai and DasGupta 2001)."""
+    from scipy.stats import binomtest
+
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -51,6 +56,8 @@ class Evaluation:
 
 def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
     """Compare predictions with the truth. A class that is never predicted has precision 0."""
+    from sklearn import metrics
+
     predicted, every = probabilities.argmax(axis=1), range(len(classes))
     low, high = proportion_interval(int((predicted == labels).sum()), len(labels))
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
