@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline import atomic, config, provenance, stage  # noqa: E402
+from pipeline import atomic, config, markers, provenance, stage  # noqa: E402
 from pipeline.download import download  # noqa: E402
 from pipeline.errors import DataError  # noqa: E402
 from pipeline.paths import Paths  # noqa: E402
@@ -31,7 +31,7 @@ NAME = "recipe"
 # Nearly every image is trained on: nothing is chosen by validation any more.
 DATA = {"dataset": "mnist", "validation_fraction": 0.02, "limit": None}
 ROWS, DOCUMENT = ROOT / "benchmarks" / "recipe.csv", ROOT / "docs" / "recipe.md"
-BEGIN, END = "<!-- table: written by benchmarks/recipe.py -->\n", "<!-- end of table -->\n"
+BEGIN, END = "<!-- table: written by benchmarks/recipe.py -->", "<!-- end of table -->"
 yaml = YAML(typ="safe", pure=True)
 
 
@@ -116,19 +116,6 @@ def table(rows: pd.DataFrame) -> str:
     )
 
 
-def with_table(document: str, text: str) -> str:
-    """The document with the table between its markers.
-
-    Raises:
-        DataError: the markers are not there.
-    """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"{DOCUMENT.name}: the markers of the table are gone: {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{BEGIN}{text}{END}{after}"
-
-
 def finished(file: Path, wanted: str) -> pd.DataFrame:
     """The rows that are there already.
 
@@ -160,7 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
             rows.to_csv(part, index=False)
     print(table(rows))
     if arguments.file == ROWS:
-        atomic.write_text(DOCUMENT, with_table(DOCUMENT.read_text(encoding="utf-8"), table(rows)))
+        markers.write(DOCUMENT, BEGIN, END, table(rows))
 
 
 def main() -> None:

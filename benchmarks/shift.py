@@ -15,12 +15,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from models.spec import Pooling  # noqa: E402
-from pipeline import atomic, config  # noqa: E402
+from pipeline import config, markers  # noqa: E402
 from pipeline.config import Model  # noqa: E402
 from pipeline.paths import Paths  # noqa: E402
 
 TARGET = ROOT / "docs" / "robustness.md"
-BEGIN, END = "<!-- shifts: written by `python benchmarks/shift.py` -->\n", "<!-- end of shifts -->\n"
+BEGIN, END = "<!-- shifts: written by `python benchmarks/shift.py` -->", "<!-- end of shifts -->"
 KINDS = ("max", "average", "strided", "fractional_max", "lp", "stochastic", "gem", "blur", "none")
 SHIFT = 1 / 7  # of the height and width, to either side: 4 of 28 pixels
 
@@ -100,21 +100,13 @@ def measured(seeds: int, epochs: int) -> Iterator[tuple[pd.DataFrame, str]]:
             yield pd.concat(rows, ignore_index=True), about
 
 
-def write(content: str) -> None:
-    before, begin, rest = TARGET.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{TARGET}: the markers of the table are gone: {BEGIN.strip()} and {END.strip()}")
-    atomic.write_text(TARGET, f"{before}{BEGIN}{content}{END}{after}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     for rows, about in measured(arguments.seeds, arguments.epochs):
-        write(f"{table(rows)}\n{about}")
+        markers.write(TARGET, BEGIN, END, f"{table(rows)}\n{about}")
 
 
 if __name__ == "__main__":

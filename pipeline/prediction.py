@@ -1,6 +1,8 @@
 """Images in, probabilities out, through a function that is compiled once for each network."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -25,10 +27,14 @@ def predictor(model: keras.Model, batch_size: int = BATCH) -> Predict:
         return model(tf.cast(images, tf.float32) / 255.0, training=False)
 
     def predict(images: np.ndarray) -> np.ndarray:
-        batches = [
-            outputs(tf.constant(images[start : start + batch_size])).numpy()
-            for start in range(0, len(images), batch_size)
-        ]
-        return inference.normalised(model, np.concatenate(batches))
+        def batch(start: int) -> np.ndarray:
+            return outputs(tf.constant(images[start : start + batch_size])).numpy()
+
+        starts = range(0, len(images), batch_size)
+        if len(starts) == 1:
+            return inference.normalised(model, batch(0))
+        # Side by side: within an operation, TensorFlow may have been given one thread (`runtime.threads`).
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return inference.normalised(model, np.concatenate(list(pool.map(batch, starts))))
 
     return predict
