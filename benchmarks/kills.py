@@ -1,6 +1,6 @@
 """A search in a DVC project, killed with SIGKILL at random moments and taken up each time by `dvc repro`.
 
-  python benchmarks/kills.py [--kills 10] [--seed 1] [--tuner random]
+  python benchmarks/kills.py [--kills 10] [--seed 1] [--tuner random] [--workers 2]
 
 Every search that comes to its end has to leave the files of one that was not killed; then another one begins. Prints a
 line for each kill: after how many seconds it came, and what had been kept by then. Takes about half a minute a kill.
@@ -46,14 +46,16 @@ def outcome(made: Project) -> dict[str, bytes | str]:
 
 
 def kept(made: Project) -> str:
-    trials, fits = (len(list(made.paths.unfinished.glob(f"tune/*/{kind}/*.json"))) for kind in ("trials", "finalists"))
+    kinds = ("trials", "finalists/trials")
+    trials, fits = (len(list(made.paths.unfinished.glob(f"tune/*/{kind}/*.json"))) for kind in kinds)
     return f"{trials} trials and {fits} fits of finalists"
 
 
-def killed(made: Project, after: float) -> bool:
+def killed(made: Project, workers: str, after: float) -> bool:
     """Whether `dvc repro` still ran after so many seconds; then it and all that it started have been killed."""
     command = ["dvc", "repro", "tune"]
-    with subprocess.Popen(command, cwd=made.root, env=made.environment(), stdout=subprocess.DEVNULL,
+    environment = made.environment(TUNE_WORKERS=workers)
+    with subprocess.Popen(command, cwd=made.root, env=environment, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL, start_new_session=True) as process:  # fmt: skip
         try:
             status = process.wait(after)
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--tuner", default="random", help="random, bayesian, hyperband or grid")
+    parser.add_argument("--workers", default="2", help="of the searches that are killed; the whole one has one")
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +94,7 @@ def main() -> None:
         searches = kills = 0
         while kills < arguments.kills or searches == 0:
             after = moments.uniform(0, seconds) if kills < arguments.kills else 3600.0
-            if killed(made, after):
+            if killed(made, arguments.workers, after):
                 kills += 1
                 print(f"kill {kills} after {after:.1f} s: {kept(made)} kept", flush=True)
                 continue

@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="from 2")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = project(Path(folder), arguments.trials, arguments.epochs)
@@ -85,7 +85,9 @@ def main() -> None:
         several = Clock()
         note = {"search": place.fingerprint, "parent": ""}
         asked = search.oracle(tune, base, params.seed, paths.root / "several", several, note)
-        workers.run(asked, workers.Settings(arguments.workers, "127.0.0.1", 0))
+        with workers.team(workers.Settings(arguments.workers, "127.0.0.1", 0)) as team:
+            assert team
+            team.run(asked)
         spread = several.seconds()
         same = [trial.figures for trial in search.trials(asked)] == [trial.figures for trial in found]
         os.chdir(ROOT)
