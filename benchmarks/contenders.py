@@ -79,6 +79,18 @@ def convpipe(model: str, folder: str, epochs: int, times: int = 1) -> None:
     turn(**metrics.scores(prediction.predictor(fitted.model)(test.images), test.labels))
 
 
+def score(model: str, folder: str) -> None:
+    """Scores the network that a stage has trained."""
+    from pipeline import artifacts, dataset, metrics, prediction
+    from pipeline.paths import Paths
+
+    paths = Paths(Path(folder))
+    turn = Turns()
+    test, file = dataset.load(paths, "test"), paths.model(model)
+    trained = artifacts.load(file, artifacts.digest(file))
+    turn(**metrics.scores(prediction.predictor(trained)(test.images), test.labels))
+
+
 def keras_network(block: Any, precision: str = "float32") -> Any:
     from models import cnn
 
@@ -249,7 +261,8 @@ def _tried(params: Any, values: dict[str, Any]) -> Any:
 
 
 CONTENDERS = {
-    f.__name__: f for f in (convpipe, plain_keras, torch_float32, torch_bfloat16, matrix, convpipe_search, plain_search)
+    f.__name__: f
+    for f in (convpipe, score, plain_keras, torch_float32, torch_bfloat16, matrix, convpipe_search, plain_search)
 }
 
 if __name__ == "__main__":
