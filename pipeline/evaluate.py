@@ -46,7 +46,6 @@ def evaluate(paths: Paths) -> None:
             robustness,
             scoring,
             significance,
-            tracking,
         )
         from pipeline.tracking import registry
     with stopwatch("data"):
@@ -111,25 +110,45 @@ def evaluate(paths: Paths) -> None:
             provenance=comparison.provenance(networks, card, params.seed),
             **{part: tables.get(part) for part in report.TABLES},
         ).write(paths.page)
-    candidates: list[registry.Candidate] = []
+    candidates = []
     for name, about in networks.items():
-        with tracking.ended_run(paths, card, name, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
-            if run.id != about["run_id"]:
-                run.metrics(_of_training(about))
-                images = test.images[:EXAMPLE].astype("float32") / 255
-                meaning = {"dataset": card.dataset, "classes": card.classes}
-                run.model(name, paths.model(name), images, scored[name].probabilities[:EXAMPLE], meaning)
-            run.metrics({f"test_{figure}": value for figure, value in figures[name].items()} | scored[name].cost)
-            run.table("per_class", scored[name].evaluation.per_class)
-            run.table("confusion", scored[name].evaluation.confusion)
-            run.table("reliability", scored[name].reliability)
-            run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
-            run.file(paths.page)
-            model_uri = run.model_uri or about["model_uri"]
-        candidates.append(registry.Candidate(name, run.id, model_uri, about, figures[name]))
+        run_id, model_uri = _record(
+            name, about, scored[name], figures[name], comparisons, card, test, paths, stopwatch, tags
+        )
+        candidates.append(registry.Candidate(name, run_id, model_uri, about, figures[name]))
     print(text)
     registry.register(paths, card, candidates, stopwatch)
     stopwatch.report("evaluate")
+
+
+def _record(
+    name: str,
+    about: About,
+    scored: "Scored",
+    figures: dict[str, Any],
+    comparisons: "pd.DataFrame",
+    card: "Card",
+    test: "Split",
+    paths: Paths,
+    stopwatch: stage.Stopwatch,
+    tags: dict[str, str],
+) -> tuple[str | None, str | None]:
+    """Add what was found to the MLflow run of a network; the id of the run, and the URI of its model."""
+    from pipeline import tracking
+
+    with tracking.ended_run(paths, card, name, "evaluate", about["run_id"], stopwatch, tags=tags) as run:
+        if run.id != about["run_id"]:
+            run.metrics(_of_training(about))
+            images = test.images[:EXAMPLE].astype("float32") / 255
+            meaning = {"dataset": card.dataset, "classes": card.classes}
+            run.model(name, paths.model(name), images, scored.probabilities[:EXAMPLE], meaning)
+        run.metrics({f"test_{figure}": value for figure, value in figures.items()} | scored.cost)
+        run.table("per_class", scored.evaluation.per_class)
+        run.table("confusion", scored.evaluation.confusion)
+        run.table("reliability", scored.reliability)
+        run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
+        run.file(paths.page)
+        return run.id, run.model_uri or about["model_uri"]
 
 
 def _score_replicates(

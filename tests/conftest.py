@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,12 @@ def copy_project(root: Path) -> Project:
     project = Project(root)
     project.change(**yaml.load(Path(__file__).parent / "smoke.yaml"))
     return project
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests first: begun last, they would leave the other processes without work."""
+    pipeline = Counter(item.path for item in items if item.get_closest_marker("pipeline"))
+    items.sort(key=lambda item: -pipeline[item.path])
 
 
 @pytest.fixture
