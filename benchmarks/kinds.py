@@ -3,13 +3,16 @@
   python benchmarks/kinds.py [--epochs 15] [--only lp gem ...]
 
 Trains on data/validated (`dvc repro validate`) with the settings of params.yaml, and prints validation and test
-accuracy. Every network is saved, and all of them are loaded in a fresh process, whose predictions have to be equal.
+accuracy. Every network is saved, and all of them are loaded in a fresh process, whose predictions have to be equal;
+and, where JAX is installed, in one with KERAS_BACKEND=jax, which has to predict the same but for rounding.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -19,11 +22,13 @@ import pandas as pd
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from models import inference  # noqa: E402
 from models.spec import POOLING_KEYS, Head  # noqa: E402
-from pipeline import config, runtime, space  # noqa: E402
+from pipeline import config, space  # noqa: E402
 from pipeline.paths import Paths  # noqa: E402
 
 BASE = "model_2"
+ROUNDING = {"float32": 1e-4, "bfloat16": 0.1}  # of a probability, between backends
 HEADS = get_args(Head.model_fields["pooling"].annotation)
 
 
@@ -64,16 +69,38 @@ def train_all(epochs: int, only: list[str] | None, folder: Path) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def loaded_equal(folder: Path) -> dict[str, bool]:
-    """Whether each saved network, loaded here, predicts what it predicted when it was saved."""
-    from pipeline import artifacts, dataset, prediction
+def differences(folder: Path) -> dict[str, float]:
+    """How far each saved network, loaded here, is from what it predicted when it was saved: of any probability."""
+    import keras
 
-    images = dataset.load(Paths(ROOT), "test").images
-    loaded = {path: artifacts.load(path, artifacts.digest(path)) for path in sorted(folder.glob("*.keras"))}
+    from pipeline import artifacts
+
+    images = np.load(Paths(ROOT).split("test") / "images.npy")
+
+    def predictions(path: Path) -> np.ndarray:
+        model = artifacts.load(path, artifacts.digest(path))
+        if keras.backend.backend() == "jax":
+            return inference.probabilities(model, images.astype(np.float32) / 255)
+        from pipeline import prediction
+
+        return prediction.predictor(model)(images)
+
     return {
-        path.stem: np.array_equal(prediction.predictor(model)(images), np.load(path.with_suffix(".npy")))
-        for path, model in loaded.items()
+        path.stem: float(np.abs(predictions(path) - np.load(path.with_suffix(".npy"))).max())
+        for path in sorted(folder.glob("*.keras"))
     }
+
+
+def compare(folder: Path) -> None:
+    """Load the networks of a folder with the Keras backend of this process; ends it where predictions differ."""
+    import keras
+
+    backend = keras.backend.backend()
+    found = differences(folder)
+    bounds = {name: ROUNDING[name.rpartition("-")[2]] if backend == "jax" else 0.0 for name in found}
+    if different := {name: value for name, value in found.items() if value > bounds[name]}:
+        sys.exit(f"{backend}: other predictions after loading: {different}")
+    print(f"{backend}: all {len(found)} load in a fresh process and predict the same (to {max(found.values()):.1g})")
 
 
 def main() -> None:
@@ -82,15 +109,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="some of the variants, by name")
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    runtime.start(config.load(Paths(ROOT)).runtime)
     if arguments.load:
-        different = [name for name, equal in loaded_equal(arguments.load).items() if not equal]
-        sys.exit(f"other predictions after loading: {', '.join(different)}" if different else 0)
+        if os.environ.get("KERAS_BACKEND") != "jax":
+            start()
+        compare(arguments.load)
+        return
+    start()
     with tempfile.TemporaryDirectory() as folder:
         table = train_all(arguments.epochs, arguments.only, Path(folder))
-        subprocess.run([sys.executable, __file__, "--load", folder], check=True)
-    print(f"loaded in a fresh process, all {len(table)} predict the same")
+        for backend in ("tensorflow", *(["jax"] if find_spec("jax") else [])):
+            environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            subprocess.run([sys.executable, __file__, "--load", folder], check=True, env=environment)
     print(table.to_string(index=False, formatters={"validation": "{:.2%}".format, "test": "{:.2%}".format}))
+
+
+def start() -> None:
+    from pipeline import runtime
+
+    runtime.start(config.load(Paths(ROOT)).runtime)
 
 
 if __name__ == "__main__":
