@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -98,7 +98,7 @@ class Team:
             ConfigError: the address to listen on is not free.
         """
         with _served(asked, self._wanted) as address:
-            print(f"{self._wanted.count} workers; the address of the search is {address}", flush=True)
+            print(f"trials by {self._wanted.count} workers; others may join at {address}", flush=True)
             for worker in self._workers:
                 worker.send(address)
             _attend(asked, self._workers, address)
@@ -198,8 +198,11 @@ def _attend(asked: Any, team: Sequence[Any], address: str) -> None:
         time.sleep(POLL)
 
 
-def work(addresses: Iterable[str], name: str) -> None:
+def work(addresses: Iterable[str], name: str, aloud: bool) -> None:
     """Run trials of the searches at some addresses, one after the other, until there are none left.
+
+    Args:
+        aloud: whether to say which device is used.
 
     Raises:
         ConfigError: a search has other parameters, data or code.
@@ -208,15 +211,14 @@ def work(addresses: Iterable[str], name: str) -> None:
     params = config.load(Paths())
     from pipeline import runtime
 
-    used = runtime.start(params.runtime)
+    with redirect_stdout(sys.stdout if aloud else None):  # the stage has said the same
+        used = runtime.start(params.runtime)
     from keras_tuner.src.distribute.oracle_client import OracleClient
 
     from pipeline import search, trials
 
     for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ConfigError(f"the address of the search: found {address}; allowed: HOST:PORT")
+        host, port = _host_and_port(address)
         os.environ |= {
             "KERASTUNER_TUNER_ID": name,
             "KERASTUNER_ORACLE_IP": host,
@@ -226,6 +228,13 @@ def work(addresses: Iterable[str], name: str) -> None:
         base = params.base.model_dump(mode="json")
         client = OracleClient(search.oracle(params.tune, base, params.seed, Paths().unfinished / "none"))
         search.work(client, name, params.tune, _run_of(place, client, address, name))
+
+
+def _host_and_port(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"the address of the search: found {address}; allowed: HOST:PORT")
+    return host, port
 
 
 def _run_of(place: "Workplace", client: Any, address: str, name: str) -> "RunTrial":
@@ -280,9 +289,10 @@ def main() -> None:
     arguments.add_argument("--attended", action="store_true", help="take addresses from standard input, for the stage")
 
     def begin(namespace: Any) -> None:
-        if not namespace.attended and not namespace.address:
-            arguments.error("the address of the search is missing")
-        work(_told() if namespace.attended else [namespace.address], namespace.name)
+        if not namespace.attended:
+            _host_and_port(namespace.address or "nothing")  # before much is loaded
+        addresses = _told() if namespace.attended else [namespace.address]
+        work(addresses, namespace.name, aloud=not namespace.attended)
 
     stage.main(begin, arguments)
 
