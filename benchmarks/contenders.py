@@ -1,6 +1,6 @@
 """One contender of benchmarks/speed.py, in a process of its own: it does one piece of work for each line that it reads.
 
-  python benchmarks/contenders.py convpipe model_2 FOLDER EPOCHS [TIMES]
+  python benchmarks/contenders.py convpipe model_2 FOLDER TURNS [TIMES]
 
 A piece is an epoch of training, a matrix product, or a trial of a search. For each it prints a line of JSON: wall and
 processor seconds, and what came of it. The contenders thereby take turns on the same machine.
@@ -26,10 +26,25 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 class Turns:
-    """Waits for a turn, and tells what the one before it cost."""
+    """Waits for a turn, and tells what the one before it cost.
+
+    A process that has waited is slow at first: its memory is cold, and on some machines no longer there at all. So
+    every turn but the first begins with an epoch that is not measured.
+    """
 
     def __init__(self) -> None:
         self._wait()
+
+    def epoch(self, number: int) -> None:
+        """An epoch has ended, the first one is 0."""
+        if number % 2:
+            self.begin()
+        else:
+            self()
+
+    def begin(self) -> None:
+        """Measure from here."""
+        self._wall, self._processor = time.perf_counter(), time.process_time()
 
     def __call__(self, **figures: Any) -> None:
         wall, processor = time.perf_counter() - self._wall, time.process_time() - self._processor
@@ -40,7 +55,12 @@ class Turns:
     def _wait(self) -> None:
         if not sys.stdin.readline():
             sys.exit()
-        self._wall, self._processor = time.perf_counter(), time.process_time()
+        self.begin()
+
+
+def epochs_of(turns: int) -> int:
+    """As many as `Turns.epoch` takes."""
+    return 2 * turns - 1
 
 
 def arrays(folder: str, split: str, times: int = 1) -> Arrays:
@@ -50,7 +70,7 @@ def arrays(folder: str, split: str, times: int = 1) -> Arrays:
     return np.tile(images, (times, 1, 1, 1)).astype(np.float32) / 255, np.tile(labels, times)
 
 
-def convpipe(model: str, folder: str, epochs: int, times: int = 1) -> None:
+def convpipe(model: str, folder: str, turns: int, times: int = 1) -> None:
     """This project's own training, as its stages do it."""
     from pipeline import config, runtime
     from pipeline.paths import Paths
@@ -64,7 +84,7 @@ def convpipe(model: str, folder: str, epochs: int, times: int = 1) -> None:
     train = dataset.load(paths, "train")
     train = dataset.Split(np.tile(train.images, (times, 1, 1, 1)), np.tile(train.labels, times))
     network = params.model(model)
-    fit = network.fit.model_copy(update={"epochs": epochs, "batch_size": BATCH, "schedule": "constant"})
+    fit = network.fit.model_copy(update={"epochs": epochs_of(turns), "batch_size": BATCH, "schedule": "constant"})
     turn = Turns()
     fitted = training.fit(
         network.model_copy(update={"fit": fit}),
@@ -73,7 +93,7 @@ def convpipe(model: str, folder: str, epochs: int, times: int = 1) -> None:
         validation,
         seed=params.seed,
         precision=used.precision,
-        on_epoch=lambda epoch, figures: turn(),
+        on_epoch=lambda epoch, figures: turn.epoch(epoch),
     )
     test = dataset.load(paths, "test")
     turn(**metrics.scores(prediction.predictor(fitted.model)(test.images), test.labels))
@@ -97,7 +117,7 @@ def keras_network(block: Any, precision: str = "float32") -> Any:
     return cnn.build(block, (28, 28, 1), 10, precision)
 
 
-def plain_keras(model: str, folder: str, epochs: int) -> None:
+def plain_keras(model: str, folder: str, turns: int) -> None:
     """Keras as a script has it: NumPy arrays, float32, compiled by default."""
     import keras
 
@@ -109,20 +129,21 @@ def plain_keras(model: str, folder: str, epochs: int) -> None:
     network.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy", metrics=["accuracy"])
     train, validation, test = (arrays(folder, split) for split in ("train", "validation", "test"))
     turn = Turns()
-    each = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: turn())
+    each = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: turn.epoch(epoch))
+    epochs = epochs_of(turns)
     network.fit(*train, batch_size=BATCH, epochs=epochs, validation_data=validation, callbacks=[each], verbose=0)
     turn(accuracy=network.evaluate(*test, verbose=0)[1])
 
 
-def torch_float32(model: str, folder: str, epochs: int) -> None:
-    pytorch(model, folder, epochs, False)
+def torch_float32(model: str, folder: str, turns: int) -> None:
+    pytorch(model, folder, turns, False)
 
 
-def torch_bfloat16(model: str, folder: str, epochs: int) -> None:
-    pytorch(model, folder, epochs, True)
+def torch_bfloat16(model: str, folder: str, turns: int) -> None:
+    pytorch(model, folder, turns, True)
 
 
-def pytorch(model: str, folder: str, epochs: int, bfloat16: bool) -> None:
+def pytorch(model: str, folder: str, turns: int, bfloat16: bool) -> None:
     """PyTorch, eager, channels_last, the whole data a tensor in memory."""
     import torch
     from torch import nn
@@ -164,7 +185,7 @@ def pytorch(model: str, folder: str, epochs: int, bfloat16: bool) -> None:
 
     (images, labels), validation, test = (tensors(split) for split in ("train", "validation", "test"))
     turn = Turns()
-    for _ in range(epochs):
+    for epoch in range(epochs_of(turns)):
         for batch in torch.randperm(len(labels))[: len(labels) // BATCH * BATCH].split(BATCH):
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
@@ -172,11 +193,11 @@ def pytorch(model: str, folder: str, epochs: int, bfloat16: bool) -> None:
             error.backward()
             optimizer.step()
         accuracy(*validation)
-        turn()
+        turn.epoch(epoch)
     turn(accuracy=accuracy(*test))
 
 
-def matrix(precision: str, folder: str, epochs: int) -> None:
+def matrix(precision: str, folder: str, turns: int) -> None:
     """The machine's own rate: a product of two square matrices, TensorFlow's fastest call for it."""
     import tensorflow as tf
 
@@ -185,7 +206,9 @@ def matrix(precision: str, folder: str, epochs: int) -> None:
     product = tf.function(lambda a, b: tf.matmul(a, b)[0, 0])
     product(values, values)
     turn = Turns()
-    for _ in range(epochs):
+    for _ in range(turns):
+        product(values, values)
+        turn.begin()
         for _ in range(10):
             float(product(values, values))
         turn(operations=10 * 2 * MATRIX**3)

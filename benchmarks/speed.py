@@ -4,7 +4,8 @@
   .venv/bin/python benchmarks/speed.py --only training search --repeats 5
 
 The contenders of a section (benchmarks/contenders.py) are processes that take turns, an epoch or a trial each, so that
-what else the machine does meets all of them. Figures are medians over the turns, the first one, which compiles, apart.
+what else the machine does meets all of them. Figures are medians over the turns, the first one, which compiles, apart;
+the others begin with an epoch that is not measured.
 Processor seconds are those of all threads: they say more than wall time on a machine that is not idle.
 
 Sections: training, search, growth, mnist (needs its files: DATASET_MIRROR=...), stages. On a GPU:
@@ -103,13 +104,13 @@ def training(folder: Path, repeats: int) -> str:
     images = json.loads((folder / "data/validated/dataset.json").read_text())["images"]["train"]
     for model in ("model_1", "model_2"):
         names = ("convpipe", "plain_keras", "torch_float32", "torch_bfloat16")
-        epochs = repeats + 1
-        running = {name: Contender.start(name, model, folder, epochs) for name in names}
+        turns = repeats + 1
+        running = {name: Contender.start(name, model, folder, turns) for name in names}
         products = {
-            f"matrix {precision}": Contender.start("matrix", precision, folder, epochs + 1)
+            f"matrix {precision}": Contender.start("matrix", precision, folder, turns + 1)
             for precision in ("float32", "bfloat16")
         }
-        in_turns(running | products, epochs + 1)
+        in_turns(running | products, turns + 1)
         forward = sum(row.multiply_adds for row in layers.trace(params.model(model), (28, 28, 1), 10))
         work = 3 * 2 * forward * images  # forward, and backward for inputs and weights; two operations each
         ours = running["convpipe"]
@@ -209,9 +210,8 @@ def mnist(folder: Path, repeats: int) -> str:
                 said = run(place, "dvc", "repro", f"train@{model}").stdout
                 wall = time.perf_counter() - began
                 score = Contender.start("score", model, place)
-                score.turn()
+                in_turns({"score": score}, 1)
                 accuracy = score.turns[0]["accuracy"]
-                score.process.wait()
                 print(f"  {model}, {epochs} epochs: {accuracy:.2%}, {wall:.0f} s", flush=True)
             spent = parts(said)[f"train {model}"]
             each = [float(seconds) for seconds in re.findall(r"epoch .*\(([\d.]+) s\)$", said, re.MULTILINE)]

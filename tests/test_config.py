@@ -53,6 +53,7 @@ BROKEN = [
     ("finalist_seeds: 3", "finalist_seed: 3", "tune.finalist_seed: unknown key; did you mean finalist_seeds?"),
     ("[2, 3]}", "[2, 3], p: [2.0, 4.0]}", "tune.space.blocks.pooling.p: found [2.0, 4.0]; no network of this space"),
     ("[max, average]", "[max, lp], p: [2.0, 99.0]", "tune.space.blocks.pooling.p: found 99.0; allowed: less than or"),
+    ("threads: 1", "threads: -1", "runtime.threads: found -1; allowed: greater than or equal to 0"),
     ("device: auto", "device: tpu", "runtime.device: found \"tpu\"; allowed: 'auto', 'cpu' or 'gpu'"),
     ("seed: 42", "seed: 0", "seed: found 0; allowed: greater than or equal to 1"),
     ("seed: 42", "seed: 42\nseed: 43", "found duplicate key"),

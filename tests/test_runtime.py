@@ -38,13 +38,25 @@ def test_bfloat16_only_where_the_hardware_has_instructions_for_it(
     assert runtime._precision(gpu) == precision
 
 
-def test_what_is_wanted_is_taken(project: Project):
+def test_what_is_wanted_is_taken_and_what_training_does_not_need_is_not_loaded(project: Project):
     # In a process of its own: TensorFlow's threads are settled once.
     program = """
-from pipeline import config, runtime
+import sys
+from pipeline import config, runtime, training, training_run
+print({"sklearn", "scipy.stats", "matplotlib.pyplot"} & set(sys.modules))
+import matplotlib.pyplot, sklearn.metrics
 for precision in ("float32", "bfloat16"):
     found = runtime.start(config.Runtime(device="cpu", precision=precision, threads=1))
     print(found.device, found.precision, found.threads, runtime.tf.config.threading.get_intra_op_parallelism_threads())
 """
     lines = project.run(sys.executable, "-c", program).stdout.splitlines()
-    assert [line for line in lines if not line.startswith("device:")] == ["cpu float32 1 1", "cpu bfloat16 1 1"]
+    said = [line for line in lines if not line.startswith("device:")]
+    assert said == ["set()", "cpu float32 1 1", "cpu bfloat16 1 1"]
+
+
+def test_the_number_of_cores_does_not_change_the_bytes(copy_of_validated: Project):
+    models = []
+    for operations_at_a_time in ("1", "3"):
+        copy_of_validated.stage("train", "model_2", TF_NUM_INTEROP_THREADS=operations_at_a_time)
+        models.append(copy_of_validated.paths.model("model_2").read_bytes())
+    assert models[0] == models[1]
