@@ -1,9 +1,9 @@
 """A search in a DVC project, killed with SIGKILL at random moments and taken up each time by `dvc repro`.
 
-  python benchmarks/kills.py [--kills 10] [--seed 1] [--tuner random] [--workers 2]
+  python benchmarks/kills.py [--kills 10] [--in-a-row 1] [--seed 1] [--tuner random] [--workers 2]
 
-Every search that comes to its end has to leave the files of one that was not killed; then another one begins. Prints a
-line for each kill: after how many seconds it came, and what had been kept by then. Takes about half a minute a kill.
+Every search has to leave the files of one that was not killed; then another one begins. Prints a line for each kill:
+after how many seconds it came, and what had been kept by then. Takes about half a minute a kill.
 """
 
 import argparse
@@ -78,6 +78,7 @@ def forget(made: Project) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--in-a-row", type=int, default=1, help="kills of one search before it is left to end")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--tuner", default="random", help="random, bayesian, hyperband or grid")
     parser.add_argument("--workers", default="2", help="of the searches that are killed; the whole one has one")
@@ -91,14 +92,15 @@ def main() -> None:
         whole = outcome(made)
         print(f"a whole search: {seconds:.0f} s, {len(whole)} files", flush=True)
         forget(made)
-        searches = kills = 0
-        while kills < arguments.kills or searches == 0:
-            after = moments.uniform(0, seconds) if kills < arguments.kills else 3600.0
+        searches = kills = row = 0
+        while kills < arguments.kills or row:
+            again = kills < arguments.kills and row < arguments.in_a_row
+            after = moments.uniform(0, seconds) if again else 3600.0
             if killed(made, arguments.workers, after):
-                kills += 1
+                kills, row = kills + 1, row + 1
                 print(f"kill {kills} after {after:.1f} s: {kept(made)} kept", flush=True)
                 continue
-            searches += 1
+            searches, row = searches + 1, 0
             different = [name for name, content in outcome(made).items() if whole.get(name) != content]
             if different:
                 sys.exit(f"search {searches}, after {kills} kills: other than the whole one: {', '.join(different)}")
