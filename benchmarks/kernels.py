@@ -27,6 +27,7 @@ used = runtime.start(params.runtime)
 
 import keras  # noqa: E402
 
+from benchmarks.compiled import compiled  # noqa: E402
 from models import cnn, kernels, layers  # noqa: E402
 from pipeline import dataset, training  # noqa: E402
 
@@ -65,19 +66,7 @@ def epoch_of(model: str, wanted: Iterable[str]) -> Callable[[], float]:
     paths, network = Paths(ROOT), params.model(model)
     card, train = dataset.load_card(paths), dataset.load(paths, "train")
     with only(wanted):
-        keras.utils.set_random_seed(params.seed)
-        built = cnn.build(network, card.image, len(card.classes), used.precision, to_train=True)
-        settings = network.fit
-        batches = dataset.TrainingBatches(
-            train, len(card.classes), settings.batch_size, params.seed, settings.augmentation
-        )
-        built.compile(
-            optimizer=training.optimizer(settings, batches.steps),
-            loss=keras.losses.CategoricalCrossentropy(),
-            steps_per_execution=batches.steps,
-            jit_compile=False,
-        )
-        built.optimizer.build(built.trainable_variables)
+        built, batches = compiled(network, card, train, params.seed, used.precision)
         built.fit(batches.dataset, shuffle=False, verbose=0)  # traces the step, while the kernels are in place
 
     def epoch() -> float:

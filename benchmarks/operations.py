@@ -29,22 +29,11 @@ def profiled(model: str) -> tuple[float, dict[str, float]]:
     params = config.load(paths)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     used = runtime.start(params.runtime.model_copy(update={"threads": 1}))
-    import keras
+    from benchmarks.compiled import compiled
+    from pipeline import dataset
 
-    from models import cnn
-    from pipeline import dataset, training
-
-    card, train, network = dataset.load_card(paths), dataset.load(paths, "train"), params.model(model)
-    settings, classes = network.fit, len(card.classes)
-    built = cnn.build(network, card.image, classes, used.precision, to_train=True)
-    batches = dataset.TrainingBatches(train, classes, settings.batch_size, params.seed, settings.augmentation)
-    built.compile(
-        optimizer=training.optimizer(settings, batches.steps),
-        loss=keras.losses.CategoricalCrossentropy(),
-        steps_per_execution=batches.steps,
-        jit_compile=False,
-    )
-    built.optimizer.build(built.trainable_variables)
+    card, train = dataset.load_card(paths), dataset.load(paths, "train")
+    built, batches = compiled(params.model(model), card, train, params.seed, used.precision)
     built.fit(batches.dataset, epochs=2, shuffle=False, verbose=0)
     began = time.perf_counter()
     built.fit(batches.dataset, shuffle=False, verbose=0)
