@@ -1,4 +1,4 @@
-# The two commands: `make repro` runs the pipeline, `make test` the tests; both set up first. GPU=1: TensorFlow with CUDA.
+# `make repro` runs the pipeline, `make test` the tests; both set up the environment first. `make help` lists all targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,23 +12,23 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup repro ui serve test check bench readme lock
 
-help:  ## list the targets
+help:  ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(RUNTIME)  ## create .venv from the pinned requirements (GPU=1: with CUDA)
+setup: $(RUNTIME)  ## create .venv from the pinned requirements (GPU=1: TensorFlow with CUDA)
 
-repro: setup  ## run what has to run of the whole pipeline
+repro: setup  ## run every out-of-date stage
 	dvc repro
 
-ui: setup  ## open the MLflow UI on 127.0.0.1:5000 (PORT=... for another)
+ui: setup  ## open the MLflow UI on 127.0.0.1:5000 (PORT=5001 for another port)
 	python -m pipeline.tracking
 	mlflow ui --backend-store-uri $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db) --host 127.0.0.1 \
 	  --port $(or $(PORT),5000) --workers 1
 
-serve: setup  ## answer HTTP requests with the champion on 127.0.0.1:5001 (PORT=..., MODEL=models:/NAME/VERSION)
+serve: setup  ## serve the champion over HTTP on 127.0.0.1:5001 (PORT=..., MODEL=models:/NAME/VERSION)
 	python -m pipeline.serve --port $(or $(PORT),5001) $(if $(MODEL),--model $(MODEL))
 
-test: setup $(DEVELOPMENT)  ## run the tests (ARGS=... for pytest)
+test: setup $(DEVELOPMENT)  ## run the tests (ARGS=... are passed to pytest)
 	pytest $(ARGS)
 
 check: setup $(DEVELOPMENT)  ## run ruff and pyright
@@ -36,13 +36,13 @@ check: setup $(DEVELOPMENT)  ## run ruff and pyright
 	ruff format --check
 	pyright
 
-bench: setup $(BENCH)/.installed  ## measure speed beside plain Keras and PyTorch (ARGS="--only training")
-	python benchmarks/speed.py $(ARGS)
+bench: setup $(BENCH)/.installed  ## compare speed with plain Keras and PyTorch (ARGS="--only training")
+	python -m benchmarks.speed $(ARGS)
 
-readme: setup  ## write the results into the README
-	python -m pipeline.readme
+readme: setup  ## update the table of results in the README
+	python -m pipeline.report.readme
 
-lock: $(DEVELOPMENT)  ## resolve the requirements files anew
+lock: $(DEVELOPMENT)  ## resolve the requirements files again, with the newest versions
 	uv pip compile $(LOCK) pyproject.toml --output-file requirements.txt
 	uv pip compile $(LOCK) pyproject.toml --extra gpu --constraint requirements.txt --output-file requirements-gpu.txt
 	uv pip compile $(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
@@ -59,7 +59,7 @@ $(BENCH)/.installed: requirements-bench.txt
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
-# A marker for each file: what is installed already is not looked at again.
+# A marker per requirements file, so that pip runs only after a change of the file.
 $(VENV)/.installed-%: %.txt | $(VENV)/bin/python
 	$(PIP) --requirement $<
 	@touch $@

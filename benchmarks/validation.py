@@ -1,11 +1,10 @@
-"""Time and memory of the stage validate, imports included, on MNIST and on ten times as many images.
+"""Time and memory of the stage validate on MNIST and on ten times as many images.
 
-  DATASET_MIRROR=../shared/datasets python benchmarks/validation.py [--times 10] [--repeats 3]
+  DATASET_MIRROR=../shared/datasets python -m benchmarks.validation [--times 10] [--repeats 3]
 
-The larger set is made of MNIST: every image once as it is, then blended with another one of its class.
+Imports are included. The larger set is MNIST, followed by blends of each image with others of its class.
 """
 
-import argparse
 import gzip
 import os
 import shutil
@@ -17,38 +16,35 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
-from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from pipeline import config, readers  # noqa: E402
-from pipeline.download import download  # noqa: E402
-from pipeline.paths import Paths  # noqa: E402
-from pipeline.readers import Images  # noqa: E402
+from benchmarks.project import ROOT, create, mirror, parser, yaml
+from pipeline.core import config
+from pipeline.core.paths import Paths
+from pipeline.download.download import download
+from pipeline.formats.images import Images
+from pipeline.formats.read import read
 
 MEGABYTE = 2**20
-KIND = 0.7  # share of the image itself in a blend
+SHARE = 0.7  # of the image itself in a blend
+CHUNK = 4096  # images blended at a time
 
 
 def project(folder: Path, times: int) -> Paths:
     """A project whose dataset `large` is MNIST so many times, in gzipped IDX files."""
-    (folder / "data").mkdir(parents=True)
-    yaml = YAML(typ="safe", pure=True)
-    params, catalog = yaml.load(ROOT / "params.yaml"), yaml.load(ROOT / "data" / "catalog.yaml")
-    params["data"] |= {"dataset": "large", "limit": None}
-    files = {role: {"name": file["name"]} for role, file in catalog["mnist"]["files"].items()}
-    catalog["large"] = catalog["mnist"] | {"files": files}
-    yaml.dump(params, folder / "params.yaml")
-    yaml.dump(catalog, folder / "data" / "catalog.yaml")
-    paths = Paths(folder)
+    original = yaml.load(ROOT / "data" / "catalog.yaml")["mnist"]
+    files = {role: {"name": file["name"]} for role, file in original["files"].items()}
+    paths = create(folder, {"data": {"dataset": "large", "limit": None}}, {"large": original | {"files": files}})
     entry = config.load_catalog(paths)["mnist"]
-    mirror = os.environ.get("DATASET_MIRROR", "")
     with redirect_stdout(sys.stderr):
-        download("mnist", entry, paths, mirror if "://" in mirror or not mirror else str(Path(mirror).resolve()))
+        download("mnist", entry, paths, mirror())
     paths.raw("large").mkdir()
-    for split, images in readers.read(entry, paths.raw("mnist")).items():
-        write(paths.raw("large"), files, split, enlarged(images, times))
+    for split, images in read(entry, paths.raw("mnist")).items():
+        content = enlarged(images, times)
+        arrays = {"images": content.images[..., 0], "labels": content.labels.astype(np.uint8)}
+        for kind, array in arrays.items():
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            target = paths.raw("large") / files[f"{split}_{kind}"]["name"]
+            target.write_bytes(gzip.compress(header + array.tobytes(), compresslevel=1))
     return paths
 
 
@@ -60,33 +56,22 @@ def enlarged(split: Images, times: int) -> Images:
     parts = [split.images]
     for away in range(1, times):  # another partner each time
         partners = first + (np.arange(len(labels)) - first + away) % count
-        parts.append(np.concatenate([blend(images[s], images[partners[s]]) for s in chunks(len(images))]))
+        chunks = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
+        parts += [blend(images[chunk], images[partners[chunk]]) for chunk in chunks]
     return Images(np.concatenate(parts), np.concatenate([split.labels, *[labels] * (times - 1)]))
 
 
-def chunks(count: int) -> list[slice]:
-    return [slice(start, start + 4096) for start in range(0, count, 4096)]
-
-
 def blend(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (KIND * one.astype(np.float32) + (1 - KIND) * other).astype(np.uint8)
+    return (SHARE * one.astype(np.float32) + (1 - SHARE) * other).astype(np.uint8)
 
 
-def write(folder: Path, files: dict[str, dict[str, str]], split: str, content: Images) -> None:
-    for kind, array in {"images": content.images[..., 0], "labels": content.labels.astype(np.uint8)}.items():
-        with gzip.open(folder / files[f"{split}_{kind}"]["name"], "wb", compresslevel=1) as file:
-            file.write(bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes())
-            file.write(array.data)
-
-
-def measured(paths: Paths) -> tuple[float, float, float]:
-    """Seconds, seconds of processor, and megabytes at the peak, of one run of the stage in a process of its own."""
+def measure(paths: Paths) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak megabytes of one run of the stage in its own process."""
     shutil.rmtree(paths.validated, ignore_errors=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipeline.validate"]
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.validate"], cwd=paths.root, env=environment, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, cwd=paths.root, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -95,20 +80,22 @@ def measured(paths: Paths) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=10, help="size of the larger set, in MNISTs")
-    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts")
-    arguments = parser.parse_args()
-    print(f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
-    print("| images | pixels, MB | s | s of processor | peak, MB | peak less pixels, MB |")
+    arguments = parser(__doc__)
+    arguments.add_argument("--times", type=int, default=10, help="size of the larger set, in MNISTs")
+    arguments.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts")
+    given = arguments.parse_args()
+    print(f"{os.cpu_count()} cores; load average {os.getloadavg()[0]:.1f}")
+    print("| images | pixels, MB | s | CPU s | peak, MB | peak less pixels, MB |")
     print("|---|---|---|---|---|---|")
-    for times in (1, arguments.times):
+    for times in sorted({1, given.times}):
         with tempfile.TemporaryDirectory() as folder:
-            paths = project(Path(folder) / "project", times)
-            seconds, processor, peak = min(measured(paths) for _ in range(arguments.repeats))
+            paths = project(Path(folder), times)
+            seconds, cpu, peak = min(measure(paths) for _ in range(given.repeats))
             pixels = sum((paths.split(name) / "images.npy").stat().st_size for name in ("train", "validation", "test"))
         images, pixels = pixels // 784, pixels / MEGABYTE
-        print(f"| {images:,} | {pixels:.0f} | {seconds:.1f} | {processor:.1f} | {peak:.0f} | {peak - pixels:.0f} |")
+        print(
+            f"| {images:,} | {pixels:.0f} | {seconds:.1f} | {cpu:.1f} | {peak:.0f} | {peak - pixels:.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

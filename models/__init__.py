@@ -1,1 +1,1 @@
-"""The networks: what a person writes (spec), what that means layer by layer (layers), and the Keras model (cnn)."""
+"""Networks: their specification (spec), its layers (architecture), and the Keras model (cnn)."""

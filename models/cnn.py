@@ -1,4 +1,4 @@
-"""Specification -> Keras model."""
+"""Build the Keras model of a specification."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -6,7 +6,7 @@ from functools import singledispatch
 
 import keras
 
-from models import kernels, layers, pooling
+from models import architecture, fast_layers, pooling
 from models.spec import Network
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -20,24 +20,25 @@ def build(
     *,
     to_train: bool = False,
 ) -> keras.Model:
-    """An untrained model for images of shape (height, width, channels), values in [0, 1].
+    """Build an untrained model for images of shape (height, width, channels), values in [0, 1].
 
-    Output: (batch, classes), probabilities or logits as `network.head.output` says, always float32. The precision is
-    given to each layer rather than set globally, so that nothing which resets Keras's global state can change it.
+    Output: (batch, classes), float32: probabilities or logits, depending on `network.head.output`. The precision is
+    set per layer, not globally, so that resetting Keras's global state cannot change it.
 
     Args:
-        to_train: the same weights and function with layers that train faster, which are not meant to be saved.
+        to_train: use drop-in layers that train faster (`models.fast_layers`). Weights and function are the same, but
+            the model is not meant to be saved.
     """
-    plan, dtype = list(layers.plan(network, image, classes)), POLICIES[precision]
+    plan, dtype = list(architecture.plan(network, image, classes)), POLICIES[precision]
     made = _layers_to_train(plan, dtype) if to_train else (_keras_layer(layer, dtype) for layer in plan)
     return keras.Sequential([keras.Input(image, name="image"), *made], name="network")
 
 
-def _layers_to_train(plan: Iterable[layers.Layer], dtype: str) -> Iterator[keras.Layer]:
-    """A ReLU before max pooling is moved behind it: both take the larger of values, so nothing changes but its size."""
+def _layers_to_train(plan: Iterable[architecture.Layer], dtype: str) -> Iterator[keras.Layer]:
+    """Layers for training. ReLU commutes with max pooling and is moved after it, to smaller feature maps."""
     waiting = None
     for layer in plan:
-        if waiting and isinstance(layer, layers.Pool) and layer.pooling.kind == "max":
+        if waiting and isinstance(layer, architecture.Pool) and layer.pooling.kind == "max":
             yield _keras_layer(replace(waiting, activation="linear"), dtype)
             yield _keras_layer(layer, dtype)
             yield keras.layers.Activation("relu", name=f"{waiting.name}_relu", dtype=dtype)
@@ -45,22 +46,22 @@ def _layers_to_train(plan: Iterable[layers.Layer], dtype: str) -> Iterator[keras
             continue
         if waiting:
             yield _keras_layer(waiting, dtype)
-        waiting = layer if isinstance(layer, layers.Convolution) and layer.activation == "relu" else None
-        if type(layer) is layers.Dropout:
-            yield kernels.Dropout(layer.rate, name=layer.name, dtype=dtype)
-        elif isinstance(layer, layers.BatchNormalization):
-            yield kernels.BatchNormalization(name=layer.name, dtype=dtype)
+        waiting = layer if isinstance(layer, architecture.Convolution) and layer.activation == "relu" else None
+        if type(layer) is architecture.Dropout:
+            yield fast_layers.Dropout(layer.rate, name=layer.name, dtype=dtype)
+        elif isinstance(layer, architecture.BatchNormalization):
+            yield fast_layers.BatchNormalization(name=layer.name, dtype=dtype)
         elif not waiting:
             yield _keras_layer(layer, dtype)
 
 
 @singledispatch
-def _keras_layer(layer: layers.Layer, dtype: str) -> keras.Layer:
+def _keras_layer(layer: architecture.Layer, dtype: str) -> keras.Layer:
     raise TypeError(f"no Keras layer for {type(layer).__name__}")
 
 
 @_keras_layer.register
-def _(layer: layers.Convolution, dtype: str) -> keras.Layer:
+def _(layer: architecture.Convolution, dtype: str) -> keras.Layer:
     common = {
         "filters": layer.filters,
         "kernel_size": layer.kernel_size,
@@ -78,40 +79,40 @@ def _(layer: layers.Convolution, dtype: str) -> keras.Layer:
 
 
 @_keras_layer.register
-def _(layer: layers.Pool | layers.FractionalPool, dtype: str) -> keras.Layer:
+def _(layer: architecture.Pool | architecture.FractionalPool, dtype: str) -> keras.Layer:
     return pooling.layer(layer.pooling, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: layers.GlobalPool, dtype: str) -> keras.Layer:
+def _(layer: architecture.GlobalPool, dtype: str) -> keras.Layer:
     return pooling.global_layer(layer.kind, layer.power, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: layers.Dropout, dtype: str) -> keras.Layer:
+def _(layer: architecture.Dropout, dtype: str) -> keras.Layer:
     return keras.layers.Dropout(layer.rate, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: layers.SpatialDropout, dtype: str) -> keras.Layer:
+def _(layer: architecture.SpatialDropout, dtype: str) -> keras.Layer:
     return keras.layers.SpatialDropout2D(layer.rate, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: layers.BatchNormalization, dtype: str) -> keras.Layer:
+def _(layer: architecture.BatchNormalization, dtype: str) -> keras.Layer:
     return keras.layers.BatchNormalization(name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: layers.Flatten, dtype: str) -> keras.Layer:
+def _(layer: architecture.Flatten, dtype: str) -> keras.Layer:
     return keras.layers.Flatten(name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: layers.Dense, dtype: str) -> keras.Layer:
+def _(layer: architecture.Dense, dtype: str) -> keras.Layer:
     return keras.layers.Dense(layer.units, activation=layer.activation, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: layers.Output, dtype: str) -> keras.Layer:
+def _(layer: architecture.Output, dtype: str) -> keras.Layer:
     return keras.layers.Dense(layer.units, activation=layer.activation, name=layer.name, dtype="float32")

@@ -1,8 +1,8 @@
-"""Kinds of pooling -> Keras layers: one table for a block, one for the head, and the kinds that Keras lacks.
+"""Pooling layers: those that Keras lacks, and the tables that map a kind of pooling to its layer.
 
-All of them take (batch, height, width, channels), of known height and width, and pool every channel by itself. The
-layers of this file are registered under the package `convpipe`: a saved network loads wherever this module is imported.
-They compute in float32 where sums or powers in bfloat16 would lose digits.
+Inputs have shape (batch, height, width, channels), with known height and width; channels are pooled independently. The
+layers are registered under the package `convpipe`: a saved model loads wherever this module is imported. Sums and
+powers are computed in float32 at least.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,23 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import fractional_size, output_size
+from models.architecture import fractional_size, output_size
 from models.spec import POOLING_KEYS, Padding, Pooling
 
-EPSILON = 1e-6  # the least activation that GeM pooling sees
-TINY = 1e-37  # stands for 0 under a logarithm, where 0 has no gradient; float32 has no much smaller number
+EPSILON = 1e-6  # lower bound of the inputs of GeM pooling
+TINY = 1e-37  # replaces 0 in logarithms, whose gradient at 0 is infinite; just above the least normal float32
 
 register = keras.saving.register_keras_serializable(package="convpipe")
 
 
 class Windowed(keras.layers.Layer):
-    """Pooling by square windows of one size."""
+    """Base class: 2D pooling with square windows.
+
+    Args:
+        pool_size: side of the windows.
+        strides: step between windows; None: `pool_size`.
+        padding: `valid` or `same`, as in Keras.
+    """
 
     def __init__(
         self, pool_size: int = 2, strides: int | None = None, padding: Padding = "valid", **kwargs: Any
@@ -37,7 +43,7 @@ class Windowed(keras.layers.Layer):
         return batch, *_some_left(*sizes), channels
 
     def average(self, values: Any) -> Any:
-        """The mean of each window; padding does not count."""
+        """Mean of each window, padding excluded."""
         return ops.average_pool(values, self.pool_size, self.strides, self.padding)
 
     def get_config(self) -> dict[str, Any]:
@@ -47,11 +53,11 @@ class Windowed(keras.layers.Layer):
 
 @register
 class LpPooling2D(Windowed):
-    """Power mean of a window: (mean |x|^p)^(1/p). p = 1 is the mean of |x|, p = 2 the root mean square; a large p
-    comes close to the maximum of |x|.
+    """2D pooling by power mean (Lp): (mean |x|^p)^(1/p) of each window.
 
-    Sermanet, Chintala, LeCun: Convolutional neural networks applied to house numbers digit classification,
-    arXiv 1204.3968, here with equal weights. Their mean over the window, not a sum, keeps the scale whatever its size.
+    p = 1 is the mean of |x|, p = 2 the root mean square; a large p approaches the maximum of |x|. Source: Sermanet,
+    Chintala, LeCun, "Convolutional neural networks applied to house numbers digit classification", arXiv:1204.3968.
+    Here all values of a window have equal weights.
     """
 
     def __init__(self, p: float = 2.0, **kwargs: Any) -> None:
@@ -68,13 +74,13 @@ class LpPooling2D(Windowed):
 
 @register
 class GeMPooling2D(Windowed):
-    """Generalised mean of a window: (mean max(x, 1e-6)^p)^(1/p), with one p that is learned; below 1 it acts as 1.
+    """2D pooling by generalized mean (GeM): (mean max(x, 1e-6)^p)^(1/p) of each window, with a learned p.
 
-    For activations of at least 0. Radenović, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation,
-    arXiv 1711.02512, there of whole feature maps.
+    One p serves all channels; below 1 it acts as 1. Meant for non-negative activations. Source: Radenović, Tolias,
+    Chum, "Fine-tuning CNN image retrieval with no human annotation", arXiv:1711.02512, there for whole feature maps.
 
     Args:
-        p: where learning begins.
+        p: initial value of p.
     """
 
     def __init__(self, p: float = 3.0, **kwargs: Any) -> None:
@@ -94,7 +100,7 @@ class GeMPooling2D(Windowed):
 
 @register
 class GlobalGeMPooling2D(keras.layers.Layer):
-    """GeM pooling of whole feature maps: (batch, height, width, channels) -> (batch, channels). See GeMPooling2D."""
+    """Global pooling by generalized mean: (batch, height, width, channels) -> (batch, channels). See GeMPooling2D."""
 
     def __init__(self, p: float = 3.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -117,10 +123,11 @@ class GlobalGeMPooling2D(keras.layers.Layer):
 
 @register
 class StochasticPooling2D(Windowed):
-    """One activation of a window, drawn with probability x / sum(x); at inference their expectation, sum(x²) / sum(x).
+    """2D stochastic pooling: one value of each window, drawn with probability x / sum(x).
 
-    For activations of at least 0; negative ones count as 0, and a window without positive ones gives 0. Zeiler, Fergus:
-    Stochastic pooling for regularization of deep convolutional neural networks, arXiv 1301.3557.
+    At inference, the expectation sum(x^2) / sum(x). Negative values count as 0; a window without positive values gives
+    0. Source: Zeiler, Fergus, "Stochastic pooling for regularization of deep convolutional neural networks",
+    arXiv:1301.3557.
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
@@ -138,27 +145,27 @@ class StochasticPooling2D(Windowed):
         return self.average(values**2) / ops.where(mean > 0, mean, 1)
 
     def _drawn(self, values: Any) -> Any:
-        """The value in whose share of the sum a random point of it lies."""
+        """Draw by inverse transform sampling: a uniform point below the sum, located among the cumulative sums."""
         windows = self._windows(values)
         total: Any = sum(windows)
         point = total * keras.random.uniform(ops.shape(total), dtype=total.dtype, seed=self.seed_generator)
         below, pooled = ops.zeros_like(total), ops.zeros_like(total)
         for value in windows:
-            here = ops.logical_and(below <= point, point < below + value)
-            below, pooled = below + value, ops.where(here, value, pooled)
+            drawn = ops.logical_and(below <= point, point < below + value)
+            below, pooled = below + value, ops.where(drawn, value, pooled)
         return pooled
 
     def _windows(self, values: Any) -> list[Any]:
-        """The first value of every window, the second, ...: each (batch, height, width, channels)."""
+        """One array (batch, height, width, channels) per place in a window: its value in every window."""
         _, height, width, _ = values.shape
-        (rows, above), (columns, left) = self._places(height), self._places(width)
-        values = ops.pad(values, ((0, 0), above, left, (0, 0)))
+        (rows, vertical), (columns, horizontal) = self._slices(height), self._slices(width)
+        values = ops.pad(values, ((0, 0), vertical, horizontal, (0, 0)))
         return [values[:, row, column] for row in rows for column in columns]
 
-    def _places(self, size: int) -> tuple[list[slice], tuple[int, int]]:
-        """Along an axis: where the first value of every window stands, the second, ...; and the padding it takes."""
+    def _slices(self, size: int) -> tuple[list[slice], tuple[int, int]]:
+        """Along one axis: a slice per place in a window, and the padding before and after."""
         last = (output_size(size, self.pool_size, self.strides, self.padding) - 1) * self.strides
-        missing = max(last + self.pool_size - size, 0)  # the odd one goes to the end, as in Keras
+        missing = max(last + self.pool_size - size, 0)  # an odd one is padded at the end, as in Keras
         slices = [slice(offset, offset + last + 1, self.strides) for offset in range(self.pool_size)]
         return slices, (missing // 2, missing - missing // 2)
 
@@ -168,11 +175,14 @@ class StochasticPooling2D(Windowed):
 
 @register
 class FractionalMaxPooling2D(keras.layers.Layer):
-    """Maximum of disjoint regions that divide height and width by `ratio`, which need not be whole.
+    """2D fractional max pooling: the maximum of disjoint regions, with pseudorandom boundaries in training.
 
-    With n = floor(size / ratio) regions along an axis, region i begins at floor((i * size + r) / n): its length is
-    size / n, rounded down or up. r is drawn from 0 ... n - 1 for every batch in training, and is floor(n / 2) at
-    inference. Graham: Fractional max-pooling, arXiv 1412.6071 (pseudorandom, disjoint regions).
+    With n = floor(size / ratio) regions along an axis, region i starts at floor((i * size + r) / n); its length is
+    size / n, rounded down or up. r is drawn from 0, ..., n - 1 for every batch in training, and is floor(n / 2) at
+    inference. Source: Graham, "Fractional max-pooling", arXiv:1412.6071.
+
+    Args:
+        ratio: factor by which height and width are reduced; may be fractional.
     """
 
     def __init__(self, ratio: float = 2**0.5, seed: int | None = None, **kwargs: Any) -> None:
@@ -192,10 +202,9 @@ class FractionalMaxPooling2D(keras.layers.Layer):
             offset = keras.random.randint((), 0, number, dtype="int32", seed=self.seed_generator)
         bounds = (ops.arange(number + 1, dtype="int32") * size + offset) // number
         longest = -(-size // number)
-        # A shorter region names its last value twice, which leaves the maximum as it is.
-        inside = bounds[:-1, None] + ops.arange(longest, dtype="int32")
-        places = ops.minimum(inside, bounds[1:, None] - 1)
-        return ops.max(ops.take(values, places, axis=axis), axis=axis + 1)
+        # A shorter region repeats its last value, which does not change the maximum.
+        indices = ops.minimum(bounds[:-1, None] + ops.arange(longest, dtype="int32"), bounds[1:, None] - 1)
+        return ops.max(ops.take(values, indices, axis=axis), axis=axis + 1)
 
     def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         batch, height, width, channels = input_shape
@@ -208,10 +217,10 @@ class FractionalMaxPooling2D(keras.layers.Layer):
 
 @register
 class MaxBlurPooling2D(Windowed):
-    """Anti-aliased max pooling: the maximum of every window, one pixel apart, then a [1, 2, 1] / 4 filter along height
-    and width, of which every `strides`-th position is kept. Borders are reflected.
+    """2D anti-aliased max pooling: max pooling with stride 1, then a [1, 2, 1] / 4 filter with stride `strides`.
 
-    Zhang: Making convolutional networks shift-invariant again, arXiv 1904.11486.
+    The filter is applied along height and width; borders are reflected. Source: Zhang, "Making convolutional networks
+    shift-invariant again", arXiv:1904.11486.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -231,7 +240,7 @@ class MaxBlurPooling2D(Windowed):
         return (left + 2 * centre + right) / 4
 
 
-# `strided` is a convolution (models.layers), and `none` no layer at all.
+# `strided` is a convolution (models.architecture), and `none` has no layer.
 KINDS: dict[str, type[keras.layers.Layer]] = {
     "max": keras.layers.MaxPooling2D,
     "average": keras.layers.AveragePooling2D,
@@ -242,7 +251,7 @@ KINDS: dict[str, type[keras.layers.Layer]] = {
     "blur": MaxBlurPooling2D,
 }
 
-# Key of a specification -> the layer's argument, and where the specification has its value, defaults included.
+# Key of a specification -> argument of the layer, and attribute of the specification that includes the default.
 ARGUMENTS = {
     "window": ("pool_size", "window"),
     "stride": ("strides", "step"),
@@ -259,7 +268,7 @@ GLOBAL_KINDS: dict[str, type[keras.layers.Layer]] = {
 
 
 def layer(pooling: Pooling, **kwargs: Any) -> keras.Layer:
-    """The layer for one specification; `kwargs` are Keras's own: name, dtype."""
+    """Build the layer of a specification; `kwargs` are arguments of every Keras layer: name, dtype."""
     for key in POOLING_KEYS[pooling.kind]:
         argument, attribute = ARGUMENTS[key]
         kwargs[argument] = getattr(pooling, attribute)
@@ -267,18 +276,18 @@ def layer(pooling: Pooling, **kwargs: Any) -> keras.Layer:
 
 
 def global_layer(kind: str, power: float, **kwargs: Any) -> keras.Layer:
-    """The layer of a head that turns feature maps into a vector; `power` is where GeM's p begins."""
+    """Build the layer of a head that pools feature maps to a vector; `power` is the initial p of GeM."""
     return GLOBAL_KINDS[kind](**kwargs, **({"p": power} if kind == "gem" else {}))
 
 
 def _some_left(height: int, width: int) -> tuple[int, int]:
     if min(height, width) < 1:
-        raise ValueError(f"the output size would be {height}x{width}: pooling leaves nothing of its input")
+        raise ValueError(f"the output size would be {height}x{width}: the window or ratio is too large for the input")
     return height, width
 
 
 def _wide(values: Any) -> Any:
-    """float32 at least."""
+    """Cast to float32, unless the values are wider."""
     return ops.cast(values, keras.backend.result_type(values.dtype, "float32"))
 
 
@@ -289,13 +298,13 @@ def _learned_power(layer: Any) -> Any:
 
 
 def _power_mean(values: Any, p: Any, average: Callable[[Any], Any]) -> Any:
-    """average(values^p)^(1/p), of values of at least 0.
+    """Power mean average(values^p)^(1/p) of non-negative values.
 
-    Dividing a feature map by its largest value first changes nothing but the rounding: no power overflows. Where all
-    values are 0 the gradient is 0; that of the root alone is infinite there, and most of a digit's image is 0.
+    Feature maps are divided by their maximum first, so that no power overflows. The root has an infinite gradient at
+    0, and most of a digit's image is 0; there the gradient is set to 0.
     """
     largest = ops.stop_gradient(ops.max(values, axis=(1, 2), keepdims=True))
     shares = ops.maximum(values / ops.where(largest > 0, largest, 1), TINY)
-    mean = average(ops.exp(p * ops.log(shares)))  # ops.power takes three times as long where p is learned
+    mean = average(ops.exp(p * ops.log(shares)))  # three times as fast as ops.power if p is learned
     root = ops.exp(ops.log(ops.maximum(mean, TINY)) / p)
     return largest * ops.where(mean > 2 * TINY, root, 0)

@@ -1,7 +1,7 @@
-"""A network as a person writes it in params.yaml: typed, frozen, and free of TensorFlow.
+"""Specification of a network, as written in params.yaml.
 
 Image -> blocks -> head -> one output per class. A block is its convolutions, then pooling, then dropout, then batch
-normalisation, each optional; the head turns the last feature maps into a vector and classifies it.
+normalization, each optional; the head turns the last feature maps into a vector and classifies it.
 """
 
 from typing import Annotated, Literal
@@ -15,16 +15,16 @@ Initializer = Literal[
 Padding = Literal["valid", "same"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Power = Annotated[float, Field(ge=1, le=16)]  # beyond it, float32 holds too few of the powers
+Power = Annotated[float, Field(ge=1, le=16)]  # above, too many powers of activations underflow in float32
 
 
 class Spec(BaseModel):
-    """Base of everything that is read from a file: no unknown keys, no conversions, no changes afterwards."""
+    """Base class of specifications: no unknown keys, no type conversions, immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-# The keys that each kind of pooling takes, beside `kind`.
+# Keys of each kind of pooling, in addition to `kind`.
 WINDOWED = ("window", "stride", "padding")
 POOLING_KEYS: dict[str, tuple[str, ...]] = {
     "max": WINDOWED,
@@ -42,15 +42,17 @@ DEFAULT_RATIO = 2**0.5
 
 
 class Pooling(Spec):
-    """How a block shrinks its feature maps; `none` keeps their size. `models.pooling` says what each kind computes.
+    """Pooling of a block; `models.pooling` defines the kinds, and `none` keeps the size of the feature maps.
 
-    `lp` has a fixed p, 2 unless given; `gem` learns its p and begins with the one given, or 3. `fractional_max` has no
-    windows of one size: it divides height and width by `ratio`, the square root of 2 unless given.
+    Args:
+        stride: step between windows; None: `window`, so that windows do not overlap.
+        p: exponent of `lp` (default 2, fixed) or initial exponent of `gem` (default 3, learned).
+        ratio: factor by which `fractional_max` reduces height and width (default: square root of 2).
     """
 
     kind: Literal["max", "average", "lp", "stochastic", "fractional_max", "gem", "blur", "strided", "none"] = "max"
     window: Count = 2
-    stride: Count | None = None  # None: the window, so that windows do not overlap
+    stride: Count | None = None
     padding: Padding = "valid"
     p: Power | None = None
     ratio: Annotated[float, Field(gt=1)] | None = None
@@ -66,28 +68,32 @@ class Pooling(Spec):
 
     @property
     def reduction(self) -> float:
-        """Of height and width, by fractional pooling."""
+        """Ratio of fractional pooling."""
         return self.ratio or DEFAULT_RATIO
 
     @model_validator(mode="after")
     def _keys_of_the_kind(self) -> "Pooling":
-        # `none` goes with any window: pooling is switched off, and on again, by one key.
+        # `none` accepts the keys of a window: changing `kind` alone switches pooling off and on.
         ignored = WINDOWED if self.kind == "none" else ()
         for key, field in type(self).model_fields.items():
             if key in ("kind", *POOLING_KEYS[self.kind], *ignored) or getattr(self, key) == field.default:
                 continue
             kinds = ", ".join(kind for kind, keys in POOLING_KEYS.items() if key in keys)
-            raise ValueError(f"{key} is no key of {self.kind} pooling; allowed: kind: {kinds}, or no {key}")
+            raise ValueError(f"{self.kind} pooling has no key {key}; remove it, or set kind to one of: {kinds}")
         return self
 
 
 class Block(Spec):
     """Convolutions, then pooling, then dropout, then batch normalisation.
 
-    `activation` and `kernel_initializer` are one value for all convolutions of the block, or a list with one for each.
-    A `separable` convolution filters every channel by itself (depthwise), then mixes the channels (pointwise). Dropout
-    drops single values (`plain`) or whole feature maps (`spatial`). Pooling of the kind `strided` is one more
-    convolution like the last of the block, with as many filters as it has channels.
+    Args:
+        filters: filters of each convolution.
+        convolution: `standard`, or `separable`: a depthwise convolution, then a pointwise one.
+        activation: one value for all convolutions of the block, or a list with one value each.
+        kernel_initializer: likewise.
+        pooling: `strided` is a convolution with the settings of the block's last, and as many filters as channels.
+        dropout: rate.
+        dropout_kind: drop single values (`plain`) or whole feature maps (`spatial`).
     """
 
     filters: tuple[Count, ...]
@@ -106,14 +112,18 @@ class Block(Spec):
         for key in ("activation", "kernel_initializer"):
             value = getattr(self, key)
             if isinstance(value, tuple) and len(value) != len(self.filters):
-                raise ValueError(f"{key} lists {len(value)} values for {len(self.filters)} convolutions")
+                raise ValueError(
+                    f"{key} has {len(value)} values for {len(self.filters)} convolutions; give one value, or one each"
+                )
         return self
 
 
 class Head(Spec):
     """Feature maps to a vector, batch normalisation, dense layers with dropout after each, one output per class.
 
-    `gem` learns its p and begins with the one given, or 3.
+    Args:
+        p: initial exponent of `gem` (default 3, learned).
+        dropout: rate, applied after each dense layer or, if there is none, to the vector.
     """
 
     pooling: Literal["flatten", "global_average", "global_max", "gem"] = "flatten"
@@ -121,7 +131,7 @@ class Head(Spec):
     batch_norm: bool = False
     dense: tuple[Count, ...] = ()
     activation: Activation = "relu"
-    dropout: Rate = 0.0  # after each dense layer; without one, of the vector itself
+    dropout: Rate = 0.0
     output: Literal["softmax", "logits"] = "softmax"
 
     @property
@@ -129,14 +139,14 @@ class Head(Spec):
         return self.p or DEFAULT_P["gem"]
 
     @model_validator(mode="after")
-    def _p_under_gem_alone(self) -> "Head":
+    def _p_of_gem_only(self) -> "Head":
         if self.p is not None and self.pooling != "gem":
-            raise ValueError(f"p is no key of {self.pooling} pooling; allowed: pooling: gem, or no p")
+            raise ValueError(f"{self.pooling} pooling has no key p; remove it, or set pooling to gem")
         return self
 
 
 class Network(Spec):
-    """One network: its blocks, which may be none at all, and its head."""
+    """A network: zero or more blocks, and a head."""
 
     blocks: tuple[Block, ...] = ()
     head: Head = Head()

@@ -1,1 +1,1 @@
-"""The stages (download, validate, train, tune, evaluate) and what they share."""
+"""The stages, one package each, and the packages that they share."""

@@ -1,4 +1,4 @@
-"""Projects to test in: copies of this one in a temporary folder, with the real parameters made small."""
+"""Projects to test in: copies of this one in temporary folders, with the real parameters made small."""
 
 import os
 import shutil
@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.paths import Paths
+from pipeline.core import dataset, records
+from pipeline.core.command import Stopwatch
+from pipeline.core.paths import Paths
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as commands set it, before a test imports TensorFlow
 
 ROOT = Path(__file__).parent.parent
 CODE = ("models", "pipeline", "data/catalog.yaml", "params.yaml")
@@ -23,7 +27,7 @@ yaml = YAML(typ="safe", pure=True)
 
 @dataclass(frozen=True)
 class Project:
-    """A copy of the project that commands can be run in."""
+    """A copy of the project to run commands in."""
 
     root: Path
 
@@ -50,14 +54,14 @@ class Project:
             if not name.startswith(("MLFLOW_", "DVC_", "GIT_")) and name != "DATASET_MIRROR"
         }
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # One process for a search: others would take longer to start than these searches take.
+        # One process for a search: starting more would take longer than these searches.
         return inherited | {"PATH": tools, "DVC_NO_ANALYTICS": "1", "TUNE_WORKERS": "1"} | more
 
     def params(self) -> Any:
         return yaml.load(self.root / "params.yaml")
 
     def change(self, **sections: Any) -> None:
-        """Lay values over params.yaml."""
+        """Overlay values on params.yaml."""
         yaml.dump(overlaid(self.params(), sections), self.root / "params.yaml")
 
     def commit(self, message: str) -> None:
@@ -66,14 +70,14 @@ class Project:
 
 
 def overlaid(values: Any, changes: Any) -> Any:
-    """Nested mappings with those of `changes` laid over them."""
+    """Merge nested mappings; those of `changes` win."""
     if not isinstance(values, dict) or not isinstance(changes, dict):
         return changes
     return values | {key: overlaid(values.get(key), value) for key, value in changes.items()}
 
 
 def copy_project(root: Path) -> Project:
-    """The project's code and real parameters, made small, in a folder of its own."""
+    """Copy the project's code and its real parameters, made small, to a folder."""
     for part in (*CODE, *TOOLS):
         source, target = ROOT / part, root / part
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +91,7 @@ def copy_project(root: Path) -> Project:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with the longest tests first: begun last, they would leave the other processes without work."""
+    """Run the files with the longest tests first: started last, they would leave the other processes without work."""
     pipeline = Counter(item.path for item in items if item.get_closest_marker("pipeline"))
     items.sort(key=lambda item: -pipeline[item.path])
 
@@ -128,10 +132,8 @@ def without_stores(environment: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A copy in which the network `own`, of pooling that Keras lacks, was trained and registered; not to be changed."""
-    from pipeline import dataset, trained
-    from pipeline.stage import Stopwatch
-    from pipeline.tracking import registry
+    """A copy whose network `own`, with custom pooling layers, was trained and registered; not to be changed."""
+    from pipeline.tracking import registry  # not at the top: it takes seconds, and most tests go without
 
     project = copy_project(tmp_path_factory.mktemp("champion"))
     blocks = [{"filters": [16], "pooling": {"kind": "lp"}}, {"filters": [32], "pooling": {"kind": "blur"}}]
@@ -140,9 +142,9 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.stage("download")
     project.stage("validate")
     project.stage("train", "own")
-    about = trained.load(project.paths, "own")
-    candidate = registry.Candidate("own", about["run_id"], about["model_uri"], about, about["validation"])
+    record = records.load_training(project.paths, "own")
+    candidate = registry.Candidate(record, record.run_id, record.model_uri, record.validation.model_dump())
     with pytest.MonkeyPatch.context() as environment:
         without_stores(environment)
-        registry.register(project.paths, dataset.load_card(project.paths), [candidate], Stopwatch())
+        registry.register(project.paths, dataset.load_info(project.paths), [candidate], Stopwatch())
         yield project

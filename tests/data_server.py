@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that misbehaves on purpose: each request is answered by the next of its answers."""
+"""A loopback HTTP server with scripted faults: each request gets the next of the given responses."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +12,10 @@ PAGE = b"<!DOCTYPE html>\n<html><body>This network needs a login.</body></html>"
 
 @dataclass
 class Server:
-    """What it serves, how, and what it was asked for: the Range headers, "" for none."""
+    """The served content, the scripted responses, and the Range headers received, "" for none."""
 
     content: bytes
-    answers: list[Callable[["Request"], None]]
+    responses: list[Callable[["Request"], None]]
     ranges: list[str] = field(default_factory=list)
     closing: Event = field(default_factory=Event)
     url: str = ""
@@ -28,8 +28,8 @@ class Request(BaseHTTPRequestHandler):
         state = self.state
         state.ranges.append(self.headers.get("Range", ""))
         self.close_connection = True
-        with suppress(BrokenPipeError, ConnectionResetError):  # the client may have heard enough
-            state.answers[min(len(state.ranges), len(state.answers)) - 1](self)
+        with suppress(BrokenPipeError, ConnectionResetError):  # the client may have closed the connection
+            state.responses[min(len(state.ranges), len(state.responses)) - 1](self)
 
     def head(self, status: int, length: int | None, **headers: str) -> None:
         self.send_response(status)
@@ -62,10 +62,10 @@ class _HttpServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(content: bytes, *answers: Callable[[Request], None]) -> Iterator[Server]:
-    """A server that answers its first request with the first answer, and so on; the last one counts from then on."""
+def serving(content: bytes, *responses: Callable[[Request], None]) -> Iterator[Server]:
+    """A server that sends the responses in order, and repeats the last one."""
     http = _HttpServer(("127.0.0.1", 0), Request)
-    http.state = Server(content, list(answers), url=f"http://127.0.0.1:{http.server_port}")
+    http.state = Server(content, list(responses), url=f"http://127.0.0.1:{http.server_port}")
     thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -82,7 +82,7 @@ def good(request: Request) -> None:
 
 
 def half(request: Request) -> None:
-    """Announces all, sends half of what was asked for, and hangs up."""
+    """Announce everything, send half of the requested bytes, and close the connection."""
     _rest(request, (request.start + len(request.content)) // 2)
 
 
@@ -101,7 +101,7 @@ def without_ranges(request: Request) -> None:
 
 
 def flipped(request: Request) -> None:
-    """One bit of it is another."""
+    """Flip one bit."""
     wrong = bytearray(request.content)
     wrong[len(wrong) // 2] ^= 1
     request.head(200, len(wrong))
@@ -113,8 +113,8 @@ def page(request: Request) -> None:
     request.wfile.write(PAGE)
 
 
-def said_to_be_packed(request: Request) -> None:
-    """The file as it is, with a header that would make a client unpack it."""
+def labelled_gzip(request: Request) -> None:
+    """Send the plain file with a header that would make a client decompress it."""
     request.head(200, len(request.content), Content_Encoding="gzip")
     request.wfile.write(request.content)
 
@@ -130,7 +130,7 @@ def silent(request: Request) -> None:
 
 
 def dripping(request: Request) -> None:
-    """A byte every 10 ms, never long enough apart for a time-out."""
+    """Send a byte every 10 ms, which never exceeds the read time-out."""
     request.head(200, len(request.content))
     for byte in request.content:
         if request.state.closing.wait(0.01):
@@ -139,7 +139,7 @@ def dripping(request: Request) -> None:
 
 
 def slow(request: Request) -> None:
-    """The first quarter at once, then nothing until the client is gone."""
+    """Send the first quarter at once, then nothing until the client is gone."""
     request.head(200, len(request.content))
     request.wfile.write(request.content[: len(request.content) // 4])
     request.wfile.flush()
@@ -151,8 +151,8 @@ def status(code: int, **headers: str) -> Callable[[Request], None]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Until something is so."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)

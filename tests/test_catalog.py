@@ -1,11 +1,11 @@
-"""data/catalog.yaml: what is wrong with an entry is said by its key, before anything is fetched."""
+"""data/catalog.yaml: an invalid entry is reported by its key, before anything is downloaded."""
 
 from typing import Any
 
 import pytest
 
-from pipeline import config
-from pipeline.errors import ConfigError
+from pipeline.core import config
+from pipeline.core.errors import ConfigError
 from tests.conftest import ROOT, Project, yaml
 
 SHA256 = "0" * 64
@@ -25,7 +25,7 @@ def load(project: Project, name: str = "own", **changes: Any) -> config.Catalog:
     return config.load_catalog(project.paths)
 
 
-def test_the_built_in_datasets_are_pinned_in_full():
+def test_the_built_in_datasets_have_checksums_and_sizes():
     catalog = config.load_catalog(config.Paths(ROOT))
     assert {"mnist_5k", "mnist", "fashion_mnist", "kmnist"} <= set(catalog)
     files = [file for entry in catalog.values() for file in entry.files.values()]
@@ -34,27 +34,27 @@ def test_the_built_in_datasets_are_pinned_in_full():
     assert all(entry.licence and entry.citation for entry in catalog.values())
 
 
-def test_an_own_dataset_needs_little(project: Project):
+def test_optional_keys_have_defaults(project: Project):
     entry = load(project)["own"]
     assert entry.expected_shares == (0.5, 0.5)
     assert not entry.resize
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
         ({"files": {"images": {"name": "../images.zip"}}}, "own.files.images.name"),
         ({"files": {"images": {"name": ".."}}}, "own.files.images.name"),
         ({"files": {"images": {"name": "a/images.zip"}}}, "own.files.images.name"),
-        ({"files": {"images": {"name": "images.rar"}}}, "own: format folder keeps its images in one archive"),
-        ({"files": {"train": {"name": "images.zip"}}}, "own: format folder has the files images"),
+        ({"files": {"images": {"name": "images.rar"}}}, "own: format folder requires one archive"),
+        ({"files": {"train": {"name": "images.zip"}}}, "own: format folder requires the files images"),
         ({"files": {"images": {"name": "images.zip", "sha256": "abc"}}}, "own.files.images.sha256"),
         ({"files": {"images": {"name": "images.zip", "size": 0}}}, "own.files.images.size"),
         ({"sources": []}, "own.sources"),
         ({"image": [8, 8, 4]}, "own.image.2"),
         ({"image": [0, 8, 1]}, "own.image.0"),
         ({"classes": ["cat"]}, "own.classes"),
-        ({"classes": ["cat", "cat"]}, "own: two of the classes have the same name"),
+        ({"classes": ["cat", "cat"]}, "own: two classes have the same name"),
         ({"shares": [0.5, 0.3, 0.2]}, "own: shares has 3 values for 2 classes"),
         ({"shares": [0.5, 0.4]}, "own: shares has the sum 0.900"),
         ({"licence": 3}, "own.licence"),
@@ -62,7 +62,7 @@ def test_an_own_dataset_needs_little(project: Project):
         ({"format": "npz", "files": {"arrays": {"name": "a.npz"}}}, "own: a source folder:PATH"),
         (
             {"format": "npz", "files": {"arrays": {"name": "a.npz"}}, "sources": ["."], "resize": True},
-            "own: resize is for the format folder",
+            "own: resize is only allowed with format folder",
         ),
         (
             {
@@ -70,17 +70,17 @@ def test_an_own_dataset_needs_little(project: Project):
                 "sources": ["."],
                 "files": {f"{s}_{k}": {"name": "same.gz"} for s in ("train", "test") for k in ("images", "labels")},
             },
-            "own: two of the files have the same name",
+            "own: two files have the same name",
         ),
     ],
 )
-def test_a_wrong_entry_is_named_by_its_key(project: Project, changes: dict[str, Any], complaint: str):
+def test_an_invalid_entry_is_reported_by_its_key(project: Project, changes: dict[str, Any], message: str):
     with pytest.raises(ConfigError) as caught:
         load(project, **changes)
-    assert f"data/catalog.yaml: {complaint}" in str(caught.value)
+    assert f"data/catalog.yaml: {message}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../own", ".own", "a/b"])
-def test_the_name_of_a_dataset_cannot_lead_out_of_the_data_folder(project: Project, name: str):
+def test_the_name_of_a_dataset_cannot_lead_outside_the_data_folder(project: Project, name: str):
     with pytest.raises(ConfigError):
         load(project, name=name)

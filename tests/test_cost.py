@@ -1,9 +1,9 @@
-"""What is measured of functions whose cost is known."""
+"""Cost of functions whose cost is known."""
 
 import numpy as np
 import pytest
 
-from pipeline import cost
+from pipeline.evaluate import cost
 
 IMAGES = np.zeros((300, 4, 4, 1), np.uint8)
 
@@ -19,7 +19,7 @@ def test_times_are_those_of_the_clock(monkeypatch: pytest.MonkeyPatch):
     assert calls.count(1) == cost.CALLS + cost.WARM_UP
 
 
-def test_the_peak_of_memory_is_that_of_the_last_measurement(monkeypatch: pytest.MonkeyPatch):
+def test_peak_memory_is_that_of_the_last_measurement(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cost, "SECONDS", 0)
 
     def hungry(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""python -m models.describe: its figures, its warnings, its speed, and what it refuses."""
+"""The command models.describe: table, warnings, speed and errors."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models import describe, layers
+from models import architecture, describe
 from models.spec import Network
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ def network(**settings: object) -> Network:
 
 def warnings(image: tuple[int, int, int] = (28, 28, 1), **settings: object) -> list[str]:
     described = network(**settings)
-    return list(describe.warnings(described, layers.trace(described, image, 10), image, 10))
+    return list(describe.warnings(described, architecture.trace(described, image, 10), image, 10))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,12 +29,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_table_of_the_overview_network() -> None:
+def test_table_of_the_tiny_cnn() -> None:
     done = run("tiny_cnn", "--image", "32x32x3")
     assert done.returncode == 0, done.stderr
     rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert rows[:-1] == [
-        "layer output parameters share multiply-adds share sees",
+        "layer output parameters share multiply-adds share receptive field",
         "image 32x32x3",
         "block1_conv1 32x32x16 448 0.2% 442,368 23.5% 3x3",
         "block1_pool 16x16x16 0 0 4x4",
@@ -48,19 +48,19 @@ def test_the_table_of_the_overview_network() -> None:
     assert rows[-1].startswith("warning: dense layers hold 98% of the parameters")
 
 
-def test_the_images_are_those_of_the_dataset_unless_given() -> None:
+def test_image_size_and_classes_default_to_those_of_the_dataset() -> None:
     assert "image 28x28x1" in " ".join(run("model_2").stdout.split())
     assert "total (2,432 not trainable) 840,586 15,271,424" in " ".join(run("model_2").stdout.split())
     assert "output 100" in " ".join(run("model_2", "--classes", "100").stdout.split())
 
 
-def test_tensorflow_and_the_pipeline_stay_unloaded_and_it_takes_no_second() -> None:
+def test_takes_less_than_a_second_without_tensorflow_and_the_pipeline() -> None:
     code = (
         "import sys; sys.argv[1:] = ['model_2']; from models.describe import main; main(); "
         "print({'tensorflow', 'keras', 'pipeline'} & set(sys.modules))"
     )
     best = float("inf")
-    for _ in range(3):  # the best of three: the machine may be busy with something else
+    for _ in range(3):  # best of three: the machine may be busy
         began = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         best = min(best, time.perf_counter() - began)
@@ -68,36 +68,38 @@ def test_tensorflow_and_the_pipeline_stay_unloaded_and_it_takes_no_second() -> N
     assert best < 1
 
 
-def test_nothing_left_is_said_with_its_key_after_the_layers_before_it() -> None:
+def test_empty_output_is_an_error_with_its_key_below_the_previous_layers() -> None:
     done = run("model_2", "--image", "7x7x1")
     assert done.returncode == 1
     assert "block3_conv2" in done.stdout
-    assert "so far" in done.stdout
+    assert "total up to here" in done.stdout
     assert done.stderr == (
-        "error: model_2.blocks.2.pooling.window: found 2; leaves nothing of 1x1 feature maps; "
+        "error: models.model_2.blocks.2.pooling.window: found 2; too large for 1x1 feature maps; "
         "allowed: a window of at most 1, padding: same, or kind: none\n"
     )
 
 
-def test_an_unknown_network_is_refused_with_those_there_are() -> None:
+def test_unknown_network_is_an_error_that_lists_the_known_ones() -> None:
     done = run("model_3")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
-        "error: there is no network model_3; allowed: dense_baseline, converted_cnn, tiny_cnn"
+        "error: models.model_3: there is no such network; allowed: dense_baseline, converted_cnn, tiny_cnn"
     )
 
 
-def test_what_is_no_network_is_refused_with_its_key() -> None:
-    with pytest.raises(describe.DescribeError, match=r"mine: blocks\.0\.filters\.0: Input should be greater than"):
+def test_invalid_network_is_an_error_with_its_key() -> None:
+    with pytest.raises(
+        describe.DescribeError, match=r"models\.mine\.blocks\.0\.filters\.0: Input should be greater than"
+    ):
         describe.network("mine", {"models": {"mine": {"blocks": [{"filters": [0]}]}}}, {})
 
 
-def test_how_a_network_is_trained_is_left_out() -> None:
+def test_training_settings_are_ignored() -> None:
     params = {"models": {"mine": {"head": {"dense": [8]}, "fit": {"epochs": 3}}}}
     assert describe.network("mine", params, {}) == network(head={"dense": [8]})
 
 
-def test_dense_layers_that_hold_nearly_all_parameters() -> None:
+def test_warning_of_dense_layers_with_nearly_all_parameters() -> None:
     head = {"dense": [128]}
     assert warnings(blocks=[{"filters": [8]}], head=head) == [
         "dense layers hold 100% of the parameters; "
@@ -107,7 +109,7 @@ def test_dense_layers_that_hold_nearly_all_parameters() -> None:
     assert not warnings(head=head)  # nothing to pool
 
 
-def test_a_separable_convolution_of_one_channel() -> None:
+def test_warning_of_a_separable_convolution_of_one_channel() -> None:
     settings = {"blocks": [{"filters": [8, 8], "convolution": "separable"}], "head": {"pooling": "global_average"}}
     (found,) = warnings(**settings)
     assert found.startswith("block1_conv1: a separable convolution of one channel has one kernel")
@@ -118,26 +120,26 @@ def test_a_separable_convolution_of_one_channel() -> None:
     ("image", "pooling", "expected"),
     [
         ((8, 8, 1), {}, []),
-        ((9, 8, 1), {}, ["block1_pool: at the end of 9x8, 1 rows and 0 columns are in no window"]),
+        ((9, 8, 1), {}, ["block1_pool: input 9x8: the last 1 rows and 0 columns are in no window"]),
         ((9, 8, 1), {"padding": "same"}, []),
         ((9, 8, 1), {"stride": 1}, []),
         ((9, 9, 1), {"window": 3, "stride": 2}, []),
-        ((9, 9, 1), {"kind": "strided"}, ["block1_pool: at the end of 9x9, 1 rows and 1 columns are in no window"]),
+        ((9, 9, 1), {"kind": "strided"}, ["block1_pool: input 9x9: the last 1 rows and 1 columns are in no window"]),
         (
             (9, 9, 1),
             {"window": 1, "stride": 2, "padding": "same"},
-            ["block1_pool: of every 2 rows and columns of 9x9, 1 lie between windows"],
+            ["block1_pool: input 9x9: 1 of every 2 rows and columns lie between windows"],
         ),
         (
             (1, 1, 1),
             {"padding": "same"},
             [
-                "block1_conv1: its input is 1x1: nothing is left for a window of 3 to see",
-                "block1_pool: its input is 1x1: nothing is left for a window of 2 to see",
+                "block1_conv1: input 1x1: a window of 3 sees a single value",
+                "block1_pool: input 1x1: a window of 2 sees a single value",
             ],
         ),
     ],
 )
-def test_positions_that_pooling_loses(image: tuple[int, int, int], pooling: dict, expected: list[str]) -> None:
+def test_warning_of_positions_outside_windows(image: tuple[int, int, int], pooling: dict, expected: list[str]) -> None:
     settings = {"blocks": [{"filters": [2], "pooling": pooling}], "head": {"pooling": "global_average"}}
     assert warnings(image, **settings) == expected

@@ -1,9 +1,10 @@
-"""download: whatever the network, the disk or a kill does, data/raw holds whole, right files or what it held before."""
+"""download: whatever the network, the disk or a kill does, data/raw has complete, verified files or its old content."""
 
 import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import sources
-from pipeline.catalog import Entry, File
-from pipeline.download import download
-from pipeline.errors import DataError
-from pipeline.paths import Paths
+from pipeline.core.catalog import Entry, File
+from pipeline.core.errors import DataError
+from pipeline.core.paths import Paths
+from pipeline.download import sources
+from pipeline.download.download import download
 from tests import data_server as server
 from tests.conftest import Project, yaml
 
@@ -31,7 +32,7 @@ PINNED = File(name="own.npz", sha256=SHA256, size=len(CONTENT))
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses, and no settings from outside."""
+    """No pauses, and no settings from the environment."""
     monkeypatch.setattr(sources, "BACKOFF", 0)
     monkeypatch.setattr(sources, "TIMEOUT", (1, 0.3))
     for name in ("DATASET_MIRROR", "DVC_ROOT", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -59,7 +60,7 @@ def target(paths: Paths, name: str = "own.npz") -> Path:
 
 
 def refused(paths: Paths, *where: str, file: File = PINNED) -> str:
-    """The message of a download that fails; nothing is there under the final name."""
+    """The message of a download that fails without leaving a file under the final name."""
     with pytest.raises(DataError) as caught:
         download("own", entry(*where, file=file), paths)
     assert not target(paths).exists()
@@ -79,12 +80,26 @@ def test_a_file_is_fetched_recorded_and_then_kept_without_network(paths: Paths, 
         download("own", entry(site.url), paths)
     assert target(paths).read_bytes() == CONTENT
     assert "300,000 bytes from" in first
-    assert "already there" in capsys.readouterr().out
+    assert "already downloaded" in capsys.readouterr().out
     assert site.ranges == [""]
     record = json.loads(paths.manifest("own").read_text())["own.npz"]
     assert record == {"source": site.url, "bytes": 300_000, "sha256": SHA256, "time": record["time"]}
     assert record["time"].endswith("+00:00")
-    assert list(paths.raw("own").iterdir()) == [target(paths)]  # the record would change what DVC tracks
+    assert list(paths.raw("own").iterdir()) == [target(paths)]  # the record would change the folder that DVC tracks
+
+
+def test_files_are_downloaded_once_though_dvc_removes_the_folder(paths: Paths):
+    with server.serving(CONTENT, server.good) as site:
+        download("own", entry(site.url), paths)
+    shutil.rmtree(paths.raw("own"))
+    download("own", entry(site.url), paths)
+    assert target(paths).read_bytes() == CONTENT
+    target(paths).write_bytes(b"damaged")
+    shutil.rmtree(paths.raw("own"))
+    kept = paths.resumable / "download" / "own" / "own.npz"
+    kept.unlink()
+    kept.write_bytes(b"damaged")
+    assert "could not be downloaded" in refused(paths, site.url)
 
 
 def test_sources_are_tried_in_order(paths: Paths):
@@ -93,7 +108,7 @@ def test_sources_are_tried_in_order(paths: Paths):
     assert json.loads(paths.manifest("own").read_text())["own.npz"]["source"] == second.url
 
 
-def test_the_mirror_is_tried_first_and_relative_to_the_persons_own_project(
+def test_the_mirror_is_tried_first_relative_to_the_users_project(
     paths: Paths, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ):
     home = tmp_path_factory.mktemp("home")
@@ -104,7 +119,7 @@ def test_the_mirror_is_tried_first_and_relative_to_the_persons_own_project(
     assert target(paths).read_bytes() == CONTENT
 
 
-def test_offline_every_source_is_named_with_its_reason_and_the_ways_on(paths: Paths):
+def test_the_error_lists_every_source_with_its_reason_and_what_to_do(paths: Paths):
     dead = dead_url()
     message = refused(paths, dead, "http://no-such-host.invalid", "folder_that_is_not", "package:no_such_package/data")
     assert f"{dead}: Connection refused, 5 times" in message
@@ -116,7 +131,7 @@ def test_offline_every_source_is_named_with_its_reason_and_the_ways_on(paths: Pa
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "requests"),
+    ("response", "reason", "requests"),
     [
         (server.status(403), "403 Forbidden", 1),
         (server.status(404), "404 Not Found", 1),
@@ -127,24 +142,24 @@ def test_offline_every_source_is_named_with_its_reason_and_the_ways_on(paths: Pa
         (server.endless, "sends more than 300,000 bytes", 1),
     ],
 )
-def test_a_source_that_fails_is_named_with_its_reason(paths: Paths, answer, reason: str, requests: int):
-    with server.serving(CONTENT, answer) as site:
+def test_a_failed_source_is_listed_with_its_reason(paths: Paths, response, reason: str, requests: int):
+    with server.serving(CONTENT, response) as site:
         assert f"{site.url}: {reason}" in refused(paths, site.url)
     assert len(site.ranges) == requests
 
 
-def test_a_file_of_another_size_is_refused_also_without_a_checksum(paths: Paths, tmp_path: Path):
+def test_a_file_of_another_size_is_refused_without_a_checksum(paths: Paths, tmp_path: Path):
     (tmp_path / "own.npz").write_bytes(CONTENT[:-1])
     assert "299,999 bytes instead of 300,000" in refused(paths, ".", file=File(name="own.npz", size=300_000))
 
 
-def test_a_page_instead_of_a_file_of_unknown_size_is_called_a_page(paths: Paths):
+def test_an_html_page_is_recognised_without_a_known_size(paths: Paths):
     with server.serving(CONTENT, server.page) as site:
         assert "an HTML page instead of the file" in refused(paths, site.url, file=File(name="own.npz", sha256=SHA256))
 
 
-def test_a_source_that_only_drips_counts_as_down(paths: Paths, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sources, "PATIENCE", 0.2)
+def test_a_source_below_the_minimum_rate_counts_as_down(paths: Paths, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources, "RATE_SECONDS", 0.2)
     monkeypatch.setattr(sources, "RETRIES", 1)
     began = time.monotonic()
     with server.serving(CONTENT, server.dripping) as site:
@@ -152,16 +167,16 @@ def test_a_source_that_only_drips_counts_as_down(paths: Paths, monkeypatch: pyte
     assert time.monotonic() - began < 5
 
 
-def test_a_busy_source_is_asked_again(paths: Paths):
+def test_a_busy_source_is_retried(paths: Paths):
     with server.serving(CONTENT, server.status(503), server.status(429, Retry_After="0"), server.good) as site:
         download("own", entry(site.url), paths)
     assert len(site.ranges) == 3
 
 
-def test_pauses_grow_are_jittered_and_bounded(paths: Paths, monkeypatch: pytest.MonkeyPatch):
+def test_pauses_grow_with_jitter_up_to_a_bound(paths: Paths, monkeypatch: pytest.MonkeyPatch):
     pauses: list[float] = []
     monkeypatch.setattr(sources, "BACKOFF", 4)
-    monkeypatch.setattr(sources, "PAUSE", 10)
+    monkeypatch.setattr(sources, "MAX_PAUSE", 10)
     monkeypatch.setattr(time, "sleep", pauses.append)
     with server.serving(CONTENT, server.status(503)) as site:
         refused(paths, site.url)
@@ -173,32 +188,32 @@ def test_pauses_grow_are_jittered_and_bounded(paths: Paths, monkeypatch: pytest.
     assert pauses == [10] * 4
 
 
-def test_a_dropped_connection_is_taken_up_where_it_broke(paths: Paths):
+def test_a_dropped_connection_is_resumed(paths: Paths):
     with server.serving(CONTENT, server.half, server.half, server.good) as site:
         download("own", entry(site.url), paths)
     assert target(paths).read_bytes() == CONTENT
     assert site.ranges == ["", "bytes=150000-", "bytes=225000-"]
 
 
-def test_a_connection_that_always_drops_is_given_up(paths: Paths):
+def test_a_connection_that_always_drops_fails(paths: Paths):
     with server.serving(CONTENT, server.half) as site:
         assert "5 times" in refused(paths, site.url)
 
 
-def test_a_source_without_ranges_starts_again(paths: Paths):
+def test_a_source_without_ranges_restarts(paths: Paths):
     with server.serving(CONTENT, server.half, server.without_ranges) as site:
         download("own", entry(site.url), paths)
     assert target(paths).read_bytes() == CONTENT
 
 
-def test_without_a_checksum_two_halves_are_not_put_together(paths: Paths, capsys: pytest.CaptureFixture[str]):
+def test_without_a_checksum_nothing_is_resumed(paths: Paths, capsys: pytest.CaptureFixture[str]):
     with server.serving(CONTENT, server.half, server.good) as site:
         download("own", entry(site.url, file=File(name="own.npz")), paths)
     assert site.ranges == ["", ""]
-    assert f"to pin it, sha256: {SHA256}" in capsys.readouterr().out
+    assert f"to pin it, add sha256: {SHA256}" in capsys.readouterr().out
 
 
-def test_a_wrong_unfinished_file_does_no_harm(paths: Paths):
+def test_a_wrong_unfinished_file_is_replaced(paths: Paths):
     unfinished = paths.unfinished_download("own")
     unfinished.mkdir(parents=True)
     for planted in (b"x" * 1000, b"x" * 400_000):
@@ -209,13 +224,13 @@ def test_a_wrong_unfinished_file_does_no_harm(paths: Paths):
         target(paths).unlink()
 
 
-def test_the_bytes_are_those_that_were_published(paths: Paths):
-    with server.serving(CONTENT, server.said_to_be_packed) as site:
+def test_the_bytes_are_not_decoded(paths: Paths):
+    with server.serving(CONTENT, server.labelled_gzip) as site:
         download("own", entry(site.url), paths)
     assert target(paths).read_bytes() == CONTENT
 
 
-def test_a_wrong_file_under_the_right_name_is_replaced(paths: Paths):
+def test_a_wrong_file_in_place_is_replaced(paths: Paths):
     target(paths).parent.mkdir(parents=True)
     target(paths).write_bytes(b"planted")
     with server.serving(CONTENT, server.good) as site:
@@ -225,7 +240,7 @@ def test_a_wrong_file_under_the_right_name_is_replaced(paths: Paths):
 
 @pytest.fixture
 def own(project: Project) -> Iterator[tuple[Project, server.Server]]:
-    """A project with a dataset that a slow server has; its download can be killed."""
+    """A project with a dataset from a slow server, whose download can be killed."""
     with server.serving(CONTENT, server.slow, server.good) as site:
         catalog = yaml.load(project.paths.catalog)
         catalog["own"] = entry(site.url).model_dump(mode="json")
@@ -234,7 +249,7 @@ def own(project: Project) -> Iterator[tuple[Project, server.Server]]:
         yield project, site
 
 
-def test_a_killed_download_leaves_no_file_and_is_taken_up_again(own: tuple[Project, server.Server]):
+def test_a_killed_download_leaves_no_file_and_is_resumed(own: tuple[Project, server.Server]):
     project, site = own
     command = [sys.executable, "-m", "pipeline.download"]
     process = subprocess.Popen(command, cwd=project.root, env=project.environment())
@@ -249,31 +264,31 @@ def test_a_killed_download_leaves_no_file_and_is_taken_up_again(own: tuple[Proje
     assert not unfinished.exists()
 
 
-def test_a_full_disk_is_said_and_nothing_is_left_under_the_name(paths: Paths):
-    """With a limit on the size of files in place of a small disk: the kernel refuses the write in the same way."""
-    program = "\n".join(
-        [
-            "import resource, sys",
-            "from pathlib import Path",
-            "from pipeline.catalog import Entry",
-            "from pipeline.download import download",
-            "from pipeline.errors import DataError",
-            "from pipeline.paths import Paths",
-            "entry = Entry.model_validate_json(sys.argv[1])",
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {resource.RLIM_INFINITY}))",
-            "try:",
-            "    download('own', entry, Paths(Path(sys.argv[2])))",
-            "except DataError as error:",
-            "    print(error)",
-        ]
-    )
+SMALL_DISK = f"""
+import resource, sys
+from pathlib import Path
+from pipeline.core.catalog import Entry
+from pipeline.core.errors import DataError
+from pipeline.core.paths import Paths
+from pipeline.download.download import download
+entry = Entry.model_validate_json(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {resource.RLIM_INFINITY}))
+try:
+    download("own", entry, Paths(Path(sys.argv[2])))
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_reported_and_leaves_no_file(paths: Paths):
+    """A limit on the size of files stands in for a small disk: the kernel refuses the write in the same way."""
     with server.serving(CONTENT, server.good) as site:
         argument = entry(site.url, site.url).model_dump_json()
-        command = [sys.executable, "-c", program, argument, str(paths.root)]
+        command = [sys.executable, "-c", SMALL_DISK, argument, str(paths.root)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "cannot be written: File too large; put that right" in done.stdout
+    assert "cannot be written: File too large; fix this and rerun the stage" in done.stdout
     assert not target(paths).exists()
-    assert len(site.ranges) == 1  # no other source would change that
+    assert len(site.ranges) == 1  # another source would not help
 
 
 IMAGES = File(name="images.zip")
@@ -294,7 +309,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_folder_of_images_is_packed_into_the_same_bytes_every_time(paths: Paths, folder: Path):
+def test_packing_a_folder_is_reproducible(paths: Paths, folder: Path):
     first = packed(paths, folder).read_bytes()
     for path in folder.rglob("*.png"):
         os.utime(path, (0, 0))
@@ -313,7 +328,7 @@ def test_a_link_in_a_folder_of_images_is_refused(paths: Paths, folder: Path):
 
 @pytest.fixture
 def unprivileged(tmp_path: Path) -> Iterator[None]:
-    """Root may read anything: for a while we are nobody."""
+    """Drop root, which may read everything, for the test."""
     if os.geteuid():
         yield
         return
@@ -344,5 +359,5 @@ def test_a_folder_that_is_missing_or_empty_is_named(paths: Paths, tmp_path: Path
     with pytest.raises(DataError, match="photos: not a folder"):
         packed(paths, tmp_path / "photos")
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match="photos: holds no files"):
+    with pytest.raises(DataError, match="photos: contains no files"):
         packed(paths, tmp_path / "photos")

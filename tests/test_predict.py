@@ -1,6 +1,7 @@
-"""Pictures of any kind -> classes: how they are fitted, which are refused, and the command."""
+"""Preparation of pictures: cropping, scaling, invalid files; and the command `predict`."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from pipeline import pictures
-from pipeline.errors import DataError
+from pipeline.core.errors import DataError
+from pipeline.deploy import pictures
 
 from .conftest import Project
 
@@ -41,7 +42,7 @@ def saved(pixels: np.ndarray, file: Path) -> Path:
 
 
 @pytest.mark.parametrize("inverted", [False, True])
-def test_an_image_of_the_dataset_is_left_as_it_is(tmp_path: Path, inverted: bool):
+def test_an_image_of_the_dataset_is_not_changed(tmp_path: Path, inverted: bool):
     pixels = disc(28, (9, 12), 4)
     file = saved(255 - pixels if inverted else pixels, tmp_path / "image.png")
     np.testing.assert_array_equal(pictures.read(file, DIGIT, 20)[..., 0], pixels / np.float32(255))
@@ -50,7 +51,7 @@ def test_an_image_of_the_dataset_is_left_as_it_is(tmp_path: Path, inverted: bool
 @pytest.mark.parametrize(
     "make", [lambda a: a, lambda a: 255 - a, lambda a: 230 - a // 2, lambda a: np.stack([a] * 3, -1)]
 )
-def test_what_is_drawn_is_fitted_and_centred_by_mass(tmp_path: Path, make):
+def test_the_drawing_is_scaled_and_centred_by_mass(tmp_path: Path, make):
     image = pictures.read(saved(make(disc()), tmp_path / "image.png"), DIGIT, 20)
     assert image.shape == DIGIT
     assert (image.dtype, image.min(), image.max()) == (np.float32, 0, 1)
@@ -59,22 +60,22 @@ def test_what_is_drawn_is_fitted_and_centred_by_mass(tmp_path: Path, make):
     np.testing.assert_allclose(ndimage.center_of_mass(image[..., 0]), (13.5, 13.5), atol=0.5)
 
 
-def test_a_transparent_picture_lies_on_white(tmp_path: Path):
+def test_transparency_becomes_white(tmp_path: Path):
     layers = np.zeros((100, 100, 4), np.uint8)
-    layers[..., 3] = disc()  # black where it is drawn, transparent elsewhere
+    layers[..., 3] = disc()  # black drawing, transparent elsewhere
     image = pictures.read(saved(layers, tmp_path / "image.png"), DIGIT, 20)
     assert image[14, 14, 0] == 1
     assert image[0, 0, 0] == 0
 
 
-def test_a_speck_of_dust_stays_outside(tmp_path: Path):
+def test_a_speck_of_dust_is_left_out(tmp_path: Path):
     pixels = disc()
     pixels[95, 5] = 60
     clean, dusty = (pictures.read(saved(picture, tmp_path / "image.png"), DIGIT, 20) for picture in (disc(), pixels))
     np.testing.assert_array_equal(clean, dusty)
 
 
-def test_colour_is_resized(tmp_path: Path):
+def test_a_colour_picture_is_resized(tmp_path: Path):
     file = saved(np.full((50, 70, 3), (255, 0, 51), np.uint8), tmp_path / "image.png")
     image = pictures.read(file, (32, 32, 3), None)
     np.testing.assert_allclose(image, np.broadcast_to(np.array([1, 0, 0.2]), (32, 32, 3)), atol=1e-6)
@@ -89,15 +90,17 @@ def test_colour_is_resized(tmp_path: Path):
         (None, "image.png: not found"),
     ],
 )
-def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes | None, message: str):
+def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes | None, message: str, capsys):
     file = tmp_path / "image.png"
     if content is not None:
         file.write_bytes(content)
+    assert not pictures.accepted(file)
+    assert message in capsys.readouterr().err
     with pytest.raises(DataError, match=message):
-        pictures.check(file)
+        pictures.read(file, DIGIT, 20)
 
 
-def test_a_picture_that_breaks_off_is_named(tmp_path: Path):
+def test_a_truncated_picture_is_refused(tmp_path: Path):
     file = saved(np.random.default_rng(0).integers(0, 255, (90, 90), np.uint8), tmp_path / "image.png")
     file.write_bytes(file.read_bytes()[:-2000])
     with pytest.raises(DataError, match=r"image\.png: not a readable PNG or JPEG file"):
@@ -105,45 +108,78 @@ def test_a_picture_that_breaks_off_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("side", [8_000, 20_000])
-def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path, side: int):
+def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path, side: int, capsys):
     Image.new("1", (side, side)).save(tmp_path / "image.png")
-    with pytest.raises(DataError, match="50,000,000"):
-        pictures.check(tmp_path / "image.png")
+    assert not pictures.accepted(tmp_path / "image.png")
+    assert "50,000,000 " in capsys.readouterr().err
 
 
-def test_an_empty_sheet_is_refused(tmp_path: Path):
+def test_a_blank_picture_is_refused(tmp_path: Path):
     file = saved(np.full((90, 90), 240, np.uint8), tmp_path / "image.png")
-    with pytest.raises(DataError, match="nothing is drawn on it"):
+    with pytest.raises(DataError, match="blank: its contrast is 0%"):
         pictures.read(file, DIGIT, 20)
 
 
-def test_pictures_get_the_classes_that_their_digits_get(champion: Project, tmp_path: Path):
+def test_pictures_of_digits_are_classified(champion: Project, tmp_path: Path):
     digits, labels = some_digits(champion, 100)
     rng = np.random.default_rng(2)
     files = [str(tmp_path / f"{number}.jpg") for number in range(len(digits))]
     for file, digit in zip(files, digits, strict=True):
         drawn(digit, rng, paper=220, ink=40).save(file)
     letter = tmp_path / "letter.png"
-    letter.write_text("no picture", encoding="utf-8")
+    letter.write_text("not a picture", encoding="utf-8")
     done = champion.stage("predict", *files, str(letter), "--json", check=False)
     assert done.returncode == 1
     assert f"error: {letter}: not a readable PNG or JPEG" in done.stderr
-    answers = json.loads(done.stdout)
-    assert [answer["file"] for answer in answers] == files
-    right = [answer["label"] == str(label) for answer, label in zip(answers, labels, strict=True)]
-    assert np.mean(right) > 0.85
-    assert all(answer["probability"] >= answer["runner_up_probability"] > 0 for answer in answers)
+    predictions = json.loads(done.stdout)
+    assert [prediction["file"] for prediction in predictions] == files
+    correct = [prediction["label"] == str(label) for prediction, label in zip(predictions, labels, strict=True)]
+    assert np.mean(correct) > 0.85
+    assert all(found["probability"] >= found["runner_up_probability"] > 0 for found in predictions)
 
 
-def test_a_file_of_a_network_is_used_if_it_is_known(champion: Project, tmp_path: Path):
+def test_a_saved_network_is_loaded_if_its_checksum_is_known(champion: Project, tmp_path: Path):
     picture = saved(disc(), tmp_path / "image.png")
     file = champion.paths.model("own")
     table = champion.stage("predict", str(picture), "--model", str(file)).stdout
     assert "runner-up" in table
-    stranger = tmp_path / "stranger.keras"
-    stranger.write_bytes(file.read_bytes())
-    refused = champion.stage("predict", str(picture), "--model", str(stranger), check=False)
-    assert refused.returncode == 1
-    assert "give its checksum: --sha256" in refused.stderr
-    wrong = champion.stage("predict", str(picture), "--model", str(stranger), "--sha256", "0" * 64, check=False)
-    assert "instead of 0000" in wrong.stderr
+    foreign = tmp_path / "foreign.keras"
+    foreign.write_bytes(file.read_bytes())
+    wrong = champion.stage("predict", str(picture), "--model", str(foreign), "--sha256", "0" * 64, check=False)
+    assert wrong.returncode == 1
+    assert "0" * 64 in wrong.stderr
+
+
+WITHOUT_TENSORFLOW = """
+import runpy, sys
+try:
+    runpy.run_module("pipeline." + sys.argv.pop(1), run_name="__main__", alter_sys=True)
+finally:
+    print({"tensorflow", "keras", "mlflow"} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "letter.png"], "letter.png: not a readable PNG or JPEG"),
+        (["predict", "letter.png", "--model", "none.keras"], "--model none.keras: no such file; give a .keras file or"),
+        (["predict", "letter.png", "--model", "foreign.keras"], "give its checksum: --sha256"),
+        (
+            ["predict", "letter.png", "--model", "artifacts/models/net.keras"],
+            "artifacts/train/net/record.json: not found",
+        ),
+        (["serve", "--model", "foreign.keras"], "--model foreign.keras: not in the model registry"),
+        (["export", "net", "--output", "net.tflite"], "artifacts/train/net/record.json: not found; run `dvc repro"),
+    ],
+)
+def test_invalid_arguments_are_refused_before_tensorflow_is_loaded(
+    project: Project, arguments: list[str], message: str
+):
+    project.paths.models.mkdir(parents=True)
+    for file in ("letter.png", "foreign.keras", "artifacts/models/net.keras"):
+        (project.root / file).write_text("neither a picture nor a network", encoding="utf-8")
+    done = project.run(sys.executable, "-c", WITHOUT_TENSORFLOW, *arguments, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""The recipe for MNIST: its size, the command that measures it, and the table that shows what was measured."""
+"""The recipe for MNIST: its size, the command that measures it, and the table of docs/recipe.md."""
 
 import re
 import shutil
@@ -9,27 +9,28 @@ import pandas as pd
 import pytest
 
 from benchmarks import recipe
-from models import layers
-from pipeline import config, markers
+from models import architecture
+from pipeline.core import config
+from pipeline.report import markers
 
 from .conftest import ROOT, Project
 
 
-def test_it_has_at_most_as_many_parameters_as_model_2(project: Project):
+def test_recipe_has_no_more_parameters_than_model_2(project: Project):
     network = config.load(recipe.project(project.root, 1, {}, {})).models["recipe"]
-    assert sum(row.parameters for row in layers.trace(network, (28, 28, 1), 10)) <= 840_586
+    assert sum(row.parameters for row in architecture.trace(network, (28, 28, 1), 10)) <= 840_586
 
 
-def test_the_document_shows_what_was_measured_with_these_settings(tmp_path: Path):
-    rows = recipe.finished(recipe.ROWS, recipe.settings(recipe.DATA, {}))
+def test_document_shows_the_recorded_results_of_these_settings(tmp_path: Path):
+    rows = recipe.finished(recipe.ROWS, recipe.digest(recipe.DATA, {}))
     written = Path(shutil.copy(recipe.DOCUMENT, tmp_path))
     markers.write(written, recipe.BEGIN, recipe.END, recipe.table(rows))
     assert written.read_text(encoding="utf-8") == recipe.DOCUMENT.read_text(encoding="utf-8"), (
-        "run benchmarks/recipe.py"
+        "run `python -m benchmarks.recipe`"
     )
 
 
-def test_mean_and_spread_of_the_table():
+def test_mean_and_standard_deviation_of_the_table():
     rows = pd.DataFrame(
         {
             "seed": [1, 2],
@@ -49,15 +50,17 @@ def test_mean_and_spread_of_the_table():
 
 
 @pytest.mark.pipeline
-def test_the_command_keeps_finished_seeds_and_refuses_those_of_other_settings(project: Project):
-    for name in ("benchmarks/recipe.py", "docs/recipe.md"):
-        (project.root / name).parent.mkdir()
-        shutil.copyfile(ROOT / name, project.root / name)
-    command = [sys.executable, "benchmarks/recipe.py", "--dataset", "mnist_5k", "--limit", "600", "--epochs"]
+def test_command_keeps_finished_seeds_and_refuses_results_of_other_settings(project: Project):
+    (project.root / "docs").mkdir()
+    shutil.copyfile(ROOT / "docs" / "recipe.md", project.root / "docs" / "recipe.md")
+    (project.root / "benchmarks").mkdir()
+    for name in ("project.py", "recipe.py"):
+        shutil.copyfile(ROOT / "benchmarks" / name, project.root / "benchmarks" / name)
+    command = [sys.executable, "-m", "benchmarks.recipe", "--dataset", "mnist_5k", "--limit", "600", "--epochs"]
     project.run(*command, "1", "--seeds", "1")
     file = project.root / "benchmarks" / "recipe.csv"
     rows = pd.read_csv(file)
-    rows["test_loss"] = 77.0  # another run would find another loss
+    rows["test_loss"] = 77.0  # another run would have another loss
     rows.to_csv(file, index=False)
     shown = project.run(*command, "1", "--seeds", "2").stdout
     assert pd.read_csv(file)["seed"].tolist() == [1, 2]
@@ -65,4 +68,4 @@ def test_the_command_keeps_finished_seeds_and_refuses_those_of_other_settings(pr
     assert re.search(r"\| 77.0000 \|.*\n\| 2 \|", (project.root / "docs" / "recipe.md").read_text(encoding="utf-8"))
     refused = project.run(*command, "2", check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "benchmarks/recipe.csv: holds results of other settings" in refused.stderr
+    assert "benchmarks/recipe.csv: contains results of other settings" in refused.stderr

@@ -1,4 +1,4 @@
-"""The registered champion: who becomes it, where it came from, and what happens when two arrive at once."""
+"""The model registry: choice of the champion, its lineage, and concurrent registration."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,69 +10,105 @@ import numpy as np
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
-from pipeline import artifacts, tracking
-from pipeline.dataset import Card
-from pipeline.errors import DataError
-from pipeline.paths import Paths
-from pipeline.stage import Stopwatch
-from pipeline.tracking import registry
+from pipeline import tracking
+from pipeline.core import config
+from pipeline.core.command import Stopwatch
+from pipeline.core.dataset import DatasetInfo
+from pipeline.core.errors import DataError
+from pipeline.core.paths import Paths
+from pipeline.core.provenance import Origin
+from pipeline.core.records import Counts, Device, Scores, TrainingRecord
+from pipeline.runtime import saved_model
+from pipeline.tracking import ModelToLog, registry
 
-CARD = Card("digits", (2, 2, 1), ("a", "b"), {"train": 1, "validation": 1, "test": 1}, "0" * 32)
+from .conftest import ROOT
+
+INFO = DatasetInfo("digits", (2, 2, 1), ("a", "b"), {"train": 1, "validation": 1, "test": 1}, "0" * 32)
 
 pytestmark = pytest.mark.usefixtures("no_store")
 
 
-def candidate(root: Path, name: str, accuracy: float, loss: float = 0.5, **about) -> registry.Candidate:
-    """A network of its own bytes, logged in the project's store as training does."""
+def client(root: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+
+
+def candidate(root: Path, name: str, accuracy: float, loss: float = 0.5) -> registry.Candidate:
+    """A network with random weights, logged in the project's store as training does."""
     file = root / f"{name}.keras"
     model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
-    sha256 = artifacts.save(model, file)
-    with tracking.run(Paths(root), CARD, name, "train", Stopwatch(), tags={}) as run:
-        run.model(name, file, np.zeros((1, 2, 2, 1), np.float32), np.zeros((1, 2)), {"dataset": "digits"})
-    record = {
-        "sha256": sha256,
-        "params": "1" * 32,
-        "parameters": {"parameters": 10},
-        "commit": "c" * 40,
-        "changed": "no",
-        "stage": f"train@{name}",
-        "validation": {"accuracy": accuracy, "loss": loss},
-    }
-    return registry.Candidate(name, run.id, run.model_uri, record | about, {"accuracy": 0.5, "loss": 1.0})
+    sha256 = saved_model.save(model, file)
+    example, probabilities = np.zeros((1, 2, 2, 1), np.float32), np.full((1, 2), 0.5)
+    with tracking.Tracker(Paths(root), INFO, "train", Stopwatch(), tags={}).run(name) as run:
+        run.metrics({"validation_accuracy": accuracy})
+        run.model(ModelToLog(name, file, example, probabilities, {"dataset": INFO.dataset, "classes": INFO.classes}))
+    record = TrainingRecord(
+        name=name,
+        network=next(iter(config.load(Paths(ROOT)).models.values())),
+        seed=1,
+        dataset=INFO.dataset,
+        data_digest=INFO.digest,
+        settings_digest="1" * 32,
+        device=Device(kind="cpu", name="a processor", precision="float32", threads=0),
+        origin=Origin(stage=f"train@{name}", experiment=None, baseline=None, commit="c" * 40, changed=False),
+        sha256=sha256,
+        counts=Counts(parameters=10, trainable_parameters=10, non_trainable_parameters=0, multiply_adds=8),
+        validation=Scores(accuracy=accuracy, loss=loss),
+        run_id=run.id,
+        model_uri=run.model_uri,
+    )
+    return registry.Candidate(record, run.id, run.model_uri, {"accuracy": 0.5, "loss": 1.0, "ece": 0.1})
 
 
-def register(root: Path, *candidates: registry.Candidate, card: Card = CARD) -> None:
-    registry.register(Paths(root), card, list(candidates), Stopwatch())
+def register(root: Path, *candidates: registry.Candidate, info: DatasetInfo = INFO) -> None:
+    registry.register(Paths(root), info, list(candidates), Stopwatch())
 
 
 def versions(root: Path) -> list[ModelVersion]:
-    found = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}").search_model_versions("name = 'digits'")
+    found = client(root).search_model_versions("name = 'digits'")
     return sorted(found, key=lambda version: int(version.version))
 
 
 def champion(root: Path) -> str:
-    return (
-        mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}").get_model_version_by_alias("digits", "champion").version
-    )
+    return client(root).get_model_version_by_alias("digits", "champion").version
 
 
-def test_the_best_by_validation_is_registered_and_can_be_traced(tmp_path: Path):
+def test_the_best_by_validation_is_registered_with_its_lineage(tmp_path: Path):
     better = candidate(tmp_path, "better", 0.9, 0.3)
     register(tmp_path, candidate(tmp_path, "worse", 0.9, 0.4), better, candidate(tmp_path, "worst", 0.8, 0.1))
     [version] = versions(tmp_path)
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert (version.run_id, version.source, champion(tmp_path)) == (better.run_id, better.model_uri, version.version)
-    tags = version.tags
-    assert (tags["git.commit"], tags["dvc.stage"], tags["data.digest"]) == ("c" * 40, "train@better", CARD.digest)
-    assert (tags["model.sha256"], tags["validation.loss"], tags["test.accuracy"]) == (
-        better.about["sha256"],
-        "0.3",
-        "0.5",
-    )
-    assert "accuracy 90.00%, loss 0.3000 on the validation images" in str(version.description)
-    assert client.get_run(str(better.run_id)).data.tags["convpipe.registered"] == "digits/1"
-    logged = client.get_logged_model(str(better.model_uri).removeprefix("models:/"))
+    assert version.tags == {
+        "model": "better",
+        "model.sha256": better.record.sha256,
+        "data.digest": INFO.digest,
+        "params.digest": "1" * 32,
+        "parameters": "10",
+        "git.commit": "c" * 40,
+        "git.changed": "no",
+        "dvc.stage": "train@better",
+        "validation.accuracy": "0.9",
+        "validation.loss": "0.3",
+        "test.accuracy": "0.5",
+        "test.loss": "1.0",
+        "test.ece": "0.1",
+    }
+    assert "by which it was chosen: accuracy 90.00%, loss 0.3000" in str(version.description)
+    assert client(tmp_path).get_run(str(better.run_id)).data.tags["convpipe.registered"] == "digits/1"
+    logged = client(tmp_path).get_logged_model(str(better.model_uri).removeprefix("models:/"))
     assert '"version": "1"' in logged.tags["mlflow.modelVersions"].replace(": 1", ': "1"')
+
+
+def test_a_logged_model_belongs_to_its_run_and_predicts(tmp_path: Path):
+    net = candidate(tmp_path, "net", 0.9)
+    run = client(tmp_path).get_run(str(net.run_id))
+    logged = client(tmp_path).get_logged_model(str(net.model_uri).removeprefix("models:/"))
+    assert (logged.status, logged.experiment_id, logged.source_run_id) == ("READY", run.info.experiment_id, net.run_id)
+    assert [(metric.key, metric.value) for metric in logged.metrics or []] == [("validation_accuracy", 0.9)]
+    assert run.info.status == "FINISHED"
+    assert mlflow.active_run() is None
+    loaded = registry.load(Paths(tmp_path), str(net.model_uri))
+    assert (loaded.dataset, loaded.image, loaded.classes) == (INFO.dataset, INFO.image, INFO.classes)
+    np.testing.assert_allclose(loaded.predict(np.zeros((3, 2, 2, 1), np.float32)), np.full((3, 2), 0.5))
 
 
 @pytest.mark.parametrize(("accuracy", "loss"), [(0.9, 0.3), (0.9, 0.4), (0.8, 0.1)])
@@ -91,28 +127,28 @@ def test_a_better_network_becomes_champion(tmp_path: Path, accuracy: float, loss
     assert "version 2, second, is the champion" in capsys.readouterr().out
 
 
-def test_a_champion_of_other_data_gives_way_and_it_is_said(tmp_path: Path, capsys):
+def test_a_champion_of_other_data_is_replaced_with_a_notice(tmp_path: Path, capsys):
     register(tmp_path, candidate(tmp_path, "first", 0.9))
-    register(tmp_path, candidate(tmp_path, "second", 0.5), card=replace(CARD, digest="2" * 32))
+    register(tmp_path, candidate(tmp_path, "second", 0.5), info=replace(INFO, digest="2" * 32))
     assert champion(tmp_path) == 2
-    assert "version 1 before it was trained on other data" in capsys.readouterr().out
+    assert "replaces version 1, which was trained on other data" in capsys.readouterr().out
 
 
-def test_two_evaluations_at_once_register_one_version(tmp_path: Path):
+def test_concurrent_evaluations_register_one_version(tmp_path: Path):
     same = candidate(tmp_path, "same", 0.9)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: register(tmp_path, same), range(2)))
     assert (len(versions(tmp_path)), champion(tmp_path)) == (1, 1)
 
 
-def test_without_a_lock_the_later_of_two_versions_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_lock_the_later_of_two_versions_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     same = candidate(tmp_path, "same", 0.9)
-    looked_up = registry._versions
+    versions_of = registry._versions
 
-    def overtaken(client: mlflow.MlflowClient, card: Card, best: registry.Candidate) -> list[ModelVersion]:
-        """Finds none; right afterwards another evaluation registers the network."""
-        monkeypatch.setattr(registry, "_versions", looked_up)
-        registry._version(client, card, best)
+    def overtaken(client: mlflow.MlflowClient, info: DatasetInfo, best: registry.Candidate) -> list[ModelVersion]:
+        """Find none; right afterwards another evaluation registers the network."""
+        monkeypatch.setattr(registry, "_versions", versions_of)
+        registry._version(client, info, best)
         return []
 
     monkeypatch.setattr(registry, "_versions", overtaken)
@@ -120,16 +156,15 @@ def test_without_a_lock_the_later_of_two_versions_goes(tmp_path: Path, monkeypat
     assert ([version.version for version in versions(tmp_path)], champion(tmp_path)) == ([1], 1)
 
 
-def test_a_store_out_of_reach_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_an_unreachable_store_causes_only_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     known = candidate(tmp_path, "net", 0.9)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     register(tmp_path, known)
     register(tmp_path, replace(known, run_id=None, model_uri=None))
-    said = capsys.readouterr().err
-    assert said.count("warning: net is not registered: MLflow") == 2
+    assert capsys.readouterr().err.count("warning: net: not registered: MLflow") == 2
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path):
+def test_a_missing_model_is_reported(tmp_path: Path):
     with pytest.raises(DataError, match="models:/digits@champion: not found in MLflow at sqlite"):
         registry.load(Paths(tmp_path), "models:/digits@champion")

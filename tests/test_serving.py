@@ -1,4 +1,4 @@
-"""A registered network as a server: real requests, good and bad, to a real process; and without the project."""
+"""Serving a registered network: valid and invalid requests to a real process; loading without the project."""
 
 import json
 import socket
@@ -15,7 +15,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from models import inference
-from pipeline import artifacts, trained
+from pipeline.core import records
+from pipeline.runtime import saved_model
 
 from .conftest import Project
 
@@ -30,7 +31,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(champion: Project) -> Iterator[str]:
-    """The address of a server of the champion, once it answers."""
+    """The address of a server of the champion, once it is ready."""
     address = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "pipeline.serve", "--port", address.rpartition(":")[2]]
     with (
@@ -51,12 +52,12 @@ def images(champion: Project) -> np.ndarray:
 
 
 @pytest.mark.parametrize("key", ["inputs", "instances"])
-def test_the_answers_are_those_of_the_network(champion: Project, server: str, images: np.ndarray, key: str):
-    about = trained.load(champion.paths, "own")
-    expected = inference.probabilities(artifacts.load(champion.paths.model("own"), about["sha256"]), images)
-    answer = requests.post(server, json={key: images.tolist()}, timeout=120)
-    assert answer.status_code == 200
-    predictions = np.array(answer.json()["predictions"])
+def test_the_predictions_are_those_of_the_network(champion: Project, server: str, images: np.ndarray, key: str):
+    sha256 = records.load_training(champion.paths, "own").sha256
+    expected = inference.probabilities(saved_model.load(champion.paths.model("own"), sha256), images)
+    response = requests.post(server, json={key: images.tolist()}, timeout=120)
+    assert response.status_code == 200
+    predictions = np.array(response.json()["predictions"])
     np.testing.assert_array_equal(predictions.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(predictions, expected, atol=1e-3)
 
@@ -85,17 +86,17 @@ GOOD = np.zeros((1, 28, 28, 1)).tolist()
         (bytes(2**24 + 1), JSON, 413, "Too Large"),
     ],
 )
-def test_a_bad_request_is_refused_with_a_message(
+def test_an_invalid_request_is_refused_with_a_message(
     server: str, content: bytes, headers: dict[str, str], status: int, message: str
 ):
-    answer = requests.post(server, data=content, headers=headers, timeout=60)
-    assert (answer.status_code, message in answer.text) == (status, True), answer.text[:500]
-    assert len(answer.text) < 3000
+    response = requests.post(server, data=content, headers=headers, timeout=60)
+    assert (response.status_code, message in response.text) == (status, True), response.text[:500]
+    assert len(response.text) < 3000
     assert requests.post(server, data=body(GOOD), headers=JSON, timeout=60).ok
 
 
-def test_an_endless_request_is_cut_off(server: str):
-    """An image of 20,000 x 20,000, sent in pieces without a length."""
+def test_a_request_without_a_length_is_cut_off_at_the_limit(server: str):
+    """An image of 20,000 x 20,000, sent in chunks."""
     rows = (b"[" + b"0.0," * 20_000 + b"0.0]," for _ in range(20_000))
     with suppress(requests.ConnectionError):  # where the server closes the connection while it is written to
         assert requests.post(server, data=rows, headers=JSON, timeout=60).status_code == 413
@@ -122,7 +123,7 @@ def test_the_model_loads_without_the_project(champion: Project, tmp_path: Path):
     assert done.stdout.splitlines()[-1] == "[1.0, 1.0, 1.0]"
 
 
-def test_a_missing_champion_is_named(project: Project):
+def test_a_missing_champion_is_reported(project: Project):
     done = project.stage("serve", check=False)
     assert done.returncode == 1
     assert "error: models:/mnist_5k@champion: not found in MLflow" in done.stderr

@@ -1,6 +1,5 @@
-"""MLflow: a real store, real runs, and what happens when either is not there."""
+"""MLflow: real runs in a real store, and failures of either."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,34 +13,39 @@ import mlflow
 import pytest
 
 from pipeline import tracking
-from pipeline.dataset import Card
-from pipeline.paths import Paths
-from pipeline.stage import Stopwatch
-from pipeline.tracking import runs
+from pipeline.core import records
+from pipeline.core.command import Stopwatch
+from pipeline.core.dataset import DatasetInfo
+from pipeline.core.paths import Paths
+from pipeline.tracking import Tracker, runs
 
 from .conftest import ROOT, Project
 
-CARD = Card("digits", (28, 28, 1), ("a", "b"), {"train": 1, "validation": 1, "test": 1}, "0" * 32)
+INFO = DatasetInfo("digits", (28, 28, 1), ("a", "b"), {"train": 1, "validation": 1, "test": 1}, "0" * 32)
 
 pytestmark = pytest.mark.usefixtures("no_store")
 
 
+def tracker(root: Path) -> Tracker:
+    return Tracker(Paths(root), INFO, "train", Stopwatch(), {"device": "none"})
+
+
 def opened(root: Path, name: str = "net", **options):
-    return tracking.run(Paths(root), CARD, name, "train", Stopwatch(), tags={"device": "none"}, **options)
+    return tracker(root).run(name, **options)
 
 
 def stored(root: Path) -> list:
-    """Every run of a project's default store, by its own client."""
+    """Every run of a project's default store, read with a client of its own."""
     client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
 
 
-def test_a_run_holds_what_it_was_told(tmp_path: Path):
+def test_run_keeps_what_is_logged(tmp_path: Path):
     with opened(tmp_path) as run:
         run.params({"fit.epochs": 3, "blocks.0.pooling.stride": None} | {f"many.{number}": 0 for number in range(150)})
         run.epoch(0, {"loss": 2.0})
         run.epoch(1, {"loss": 1.0})
-        run.dataset(CARD, "training")
+        run.dataset(INFO, "training")
     [found] = stored(tmp_path)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert (found.info.status, found.info.run_name) == ("FINISHED", "net")
@@ -50,19 +54,19 @@ def test_a_run_holds_what_it_was_told(tmp_path: Path):
     history = client.get_metric_history(found.info.run_id, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 2.0), (2, 1.0)]
     [data] = found.inputs.dataset_inputs
-    assert (data.dataset.name, data.dataset.digest) == ("digits", CARD.digest)
+    assert (data.dataset.name, data.dataset.digest) == ("digits", INFO.digest)
     assert client.get_experiment(found.info.experiment_id).name == "digits"
 
 
-def test_artifacts_go_to_an_absolute_place_beside_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_artifacts_go_to_an_absolute_path_beside_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    with tracking.run(Paths(), CARD, "net", "train", Stopwatch(), tags={}):
+    with Tracker(Paths(), INFO, "train", Stopwatch(), {}).run("net"):
         pass
     [found] = stored(tmp_path)
     assert found.info.artifact_uri.startswith((tmp_path / "mlartifacts" / "digits").as_uri())
 
 
-def test_an_experiment_that_dvc_runs_elsewhere_is_recorded_in_the_parent_repository(
+def test_experiment_in_a_temporary_copy_is_logged_to_the_parent_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     parent, elsewhere = tmp_path / "parent", tmp_path / "elsewhere"
@@ -88,7 +92,7 @@ def test_the_run_of_mlflow_run_becomes_the_parent(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
 )
-def test_a_run_that_ends_badly_is_marked(tmp_path: Path, error: type[BaseException], status: str):
+def test_run_that_fails_is_marked(tmp_path: Path, error: type[BaseException], status: str):
     with pytest.raises(error), opened(tmp_path):
         raise error
     [found] = stored(tmp_path)
@@ -98,7 +102,7 @@ def test_a_run_that_ends_badly_is_marked(tmp_path: Path, error: type[BaseExcepti
 RUNNING = """
 import signal, sys, time
 from pathlib import Path
-from pipeline import stage
+from pipeline.core import command
 from tests.test_tracking import opened
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background processes ignore it
@@ -108,9 +112,9 @@ def run(_):
         print(run.id, flush=True)
         time.sleep(120)
 
-arguments = stage.parser(None)
+arguments = command.parser(None)
 arguments.add_argument("folder")
-stage.main(run, arguments)
+command.main(run, arguments)
 """
 
 
@@ -123,7 +127,7 @@ def killed_at_the_end(process: subprocess.Popen) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_killed_process_leaves_no_run_running(tmp_path: Path, number: signal.Signals, code: int):
+def test_killed_process_leaves_no_run_running(tmp_path: Path, number: signal.Signals, code: int):
     process = subprocess.Popen(
         [sys.executable, "-c", RUNNING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -142,38 +146,37 @@ def test_a_killed_process_leaves_no_run_running(tmp_path: Path, number: signal.S
     assert statuses[run_id] == "KILLED"
 
 
-def test_an_interrupted_run_goes_on_as_the_same_run(tmp_path: Path):
+def test_interrupted_run_resumes_as_the_same_run(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), opened(tmp_path) as first:
         raise KeyboardInterrupt
-    with opened(tmp_path, again=first.id) as second:
+    with opened(tmp_path, resume=first.id) as second:
         assert second.id == first.id
     [found] = stored(tmp_path)
     assert found.info.status == "FINISHED"
-    with opened(tmp_path, again="b" * 32) as third:
+    with opened(tmp_path, resume="b" * 32) as third:
         assert third.id not in (first.id, "b" * 32)
 
 
-def test_figures_are_added_to_a_run_that_has_ended(tmp_path: Path):
+def test_metrics_are_added_to_a_run_that_has_ended(tmp_path: Path):
     with opened(tmp_path) as run:
         pass
     ended = stored(tmp_path)[0].info.end_time
-    with tracking.ended_run(Paths(tmp_path), CARD, "net", "evaluate", run.id, Stopwatch(), tags={}) as again:
+    with tracker(tmp_path).reopen("net", run.id) as again:
         again.metrics({"test_accuracy": 0.5})
     [found] = stored(tmp_path)
     assert found.data.metrics["test_accuracy"] == 0.5
     assert (found.info.status, found.info.end_time) == ("FINISHED", ended)
 
 
-def test_figures_of_a_run_in_another_store_get_a_run_that_says_so(tmp_path: Path, capsys):
-    arguments = (Paths(tmp_path), CARD, "net", "evaluate", "c" * 32, Stopwatch())
-    with tracking.ended_run(*arguments, tags={}) as run:
+def test_metrics_of_a_run_in_another_store_go_to_a_new_run(tmp_path: Path, capsys):
+    with tracker(tmp_path).reopen("net", "c" * 32) as run:
         run.metrics({"test_accuracy": 0.5})
     [found] = stored(tmp_path)
     assert found.data.tags["convpipe.trained_by"] == "c" * 32
     assert "net: the run that trained it is not in this MLflow store" in capsys.readouterr().out
 
 
-def test_work_goes_on_without_a_server_and_says_what_was_not_recorded(
+def test_unreachable_server_is_reported_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the port "discard": nothing listens
@@ -183,12 +186,12 @@ def test_work_goes_on_without_a_server_and_says_what_was_not_recorded(
         run.params({"fit.epochs": 3})
         run.epoch(0, {"loss": 2.0})
         run.epoch(1, {"loss": 1.0})
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     expected = "not recorded in MLflow at http://127.0.0.1:9: parameters, metrics (2 times), the end of the run"
-    assert expected in said
+    assert expected in output
 
 
-def test_a_server_that_goes_away_costs_one_attempt(
+def test_server_that_goes_away_costs_one_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -198,14 +201,14 @@ def test_a_server_that_goes_away_costs_one_attempt(
         run.metrics({"loss": 1.0})
         run.params({"a": 1})
         run.params({"b": 1})
-    said = capsys.readouterr().err
-    assert said.count("warning: MLflow: ") == 1
-    assert "metrics, parameters (2 times), the end of the run" in said
+    output = capsys.readouterr().err
+    assert output.count("warning: MLflow: ") == 1
+    assert "metrics, parameters (2 times), the end of the run" in output
     [found] = stored(tmp_path)
     assert found.data.metrics["loss"] == 2.0
 
 
-def test_what_one_record_fails_at_does_not_lose_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_one_failed_record_does_not_lose_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with opened(tmp_path) as run:
         run.file(tmp_path / "missing")
         run.metrics({"loss": 1.0})
@@ -224,8 +227,8 @@ def test_two_first_writers_share_a_new_store(tmp_path: Path):
         for _ in range(2)
     ]
     for writer in writers:
-        _, said = writer.communicate(timeout=60)
-        assert (writer.returncode, "not recorded" in said) == (0, False), said
+        _, output = writer.communicate(timeout=60)
+        assert (writer.returncode, "not recorded" in output) == (0, False), output
     assert [run.info.status for run in stored(tmp_path)] == ["FINISHED", "FINISHED"]
 
 
@@ -236,12 +239,12 @@ def test_training_finishes_with_the_server_down(copy_of_validated: Project):
         "train", "model_1", MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
     )
     assert project.paths.model("model_1").is_file()
-    about = json.loads((project.paths.training("model_1") / "run.json").read_text(encoding="utf-8"))
-    assert (about["run_id"], about["model_uri"]) == (None, None)
+    record = records.load_training(project.paths, "model_1")
+    assert (record.run_id, record.model_uri) == (None, None)
     assert "not recorded in MLflow at http://127.0.0.1:9" in done.stderr
     assert "the model" in done.stderr
 
 
-def test_the_process_of_a_run_is_known_beyond_its_number():
+def test_process_of_a_run_is_identified_by_more_than_its_number():
     process = f"{runs._host()}:{os.getpid()}:{time.time() - 1e6:.2f}"
     assert not runs._alive(process), "the number was given to another process since"

@@ -1,4 +1,4 @@
-"""The worked examples of the texts that the project starts from: pooling, convolution, and networks by hand."""
+"""Worked examples from textbooks: pooling, convolution, and networks in plain Keras."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from keras.layers import Conv2D, Dense, Dropout, Flatten, MaxPooling2D
 from ruamel.yaml import YAML
 
-from models import cnn, layers, pooling
+from models import architecture, cnn, pooling
 from models.spec import Network, Pooling
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ VERTICAL_EDGE = np.array([[1, 0, -1]] * 3)
 
 
 def on_one_channel(layer: keras.Layer, image: np.ndarray) -> np.ndarray:
-    """(height, width) -> (height, width)"""
+    """Apply a layer to one image of shape (height, width)."""
     return keras.ops.convert_to_numpy(layer(image[np.newaxis, :, :, np.newaxis]))[0, :, :, 0]
 
 
@@ -31,7 +31,7 @@ def gallery(name: str) -> Network:
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("max", [[6, 8], [14, 16]]), ("average", [[3.5, 5.5], [11.5, 13.5]])])
-def test_pooling_of_4x4_by_2x2(kind: str, expected: list) -> None:
+def test_2x2_pooling_of_a_4x4_image(kind: str, expected: list) -> None:
     image = np.arange(1.0, 17.0).reshape(4, 4)
     layer = pooling.layer(Pooling.model_validate({"kind": kind}))
     assert on_one_channel(layer, image).tolist() == expected
@@ -44,17 +44,16 @@ def convolved() -> np.ndarray:
     return on_one_channel(convolution, COUNTING)
 
 
-def test_vertical_edges_of_the_counting_image() -> None:
+def test_vertical_edge_filter() -> None:
     assert convolved().tolist() == [[-6.0] * 3] * 3
 
 
 @pytest.mark.parametrize(("spec", "size"), [({}, 1), ({"padding": "same"}, 2), ({"stride": 1}, 2)])
 def test_pooling_after_the_convolution(spec: dict, size: int) -> None:
-    """1x1 or 2x2, depending on padding and stride."""
     assert on_one_channel(pooling.layer(Pooling.model_validate(spec)), convolved()).tolist() == [[-6.0] * size] * size
 
 
-def test_a_3x3_window_slides_over_5x5_in_3x3_places() -> None:
+def test_3x3_window_has_3x3_positions_in_a_5x5_image() -> None:
     found = on_one_channel(pooling.layer(Pooling(window=3, stride=1)), COUNTING)
     assert found.tolist() == [[13, 14, 15], [18, 19, 20], [23, 24, 25]]
 
@@ -63,14 +62,14 @@ def test_a_3x3_window_slides_over_5x5_in_3x3_places() -> None:
 @pytest.mark.parametrize("window", [1, 2, 3])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_output_size_formula(size: int, window: int, stride: int) -> None:
-    """floor((size - K + 2P) / S) + 1, with P = 0 and, for odd windows, the P that `same` stands for."""
-    assert layers.output_size(size, window, stride, "valid") == np.floor((size - window) / stride) + 1
+    """floor((size - K + 2P) / S) + 1, with P = 0 for `valid` and P = K // 2 for `same` with odd K."""
+    assert architecture.output_size(size, window, stride, "valid") == np.floor((size - window) / stride) + 1
     if window % 2:
         padded = size + 2 * (window // 2)
-        assert layers.output_size(size, window, stride, "same") == np.floor((padded - window) / stride) + 1
+        assert architecture.output_size(size, window, stride, "same") == np.floor((padded - window) / stride) + 1
 
 
-def test_max_pooling_is_the_loop_of_the_text() -> None:
+def test_max_pooling_equals_a_loop() -> None:
     image = np.random.default_rng(1).normal(size=(7, 9)).astype(np.float32)
     for window, stride in [(2, 2), (3, 2), (3, 1), (2, 3)]:
         expected = [
@@ -83,15 +82,14 @@ def test_max_pooling_is_the_loop_of_the_text() -> None:
 
 
 def test_relu_is_the_maximum_of_0_and_x() -> None:
-    """As the activation of a convolution that passes its input on."""
+    """ReLU as the activation of an identity convolution."""
     network = Network.model_validate_json('{"blocks": [{"filters": [1], "kernel_size": 1}]}')
     convolution = cnn.build(network, (5, 5, 1), 2).layers[0]
     convolution.set_weights([np.ones((1, 1, 1, 1)), np.zeros(1)])
     np.testing.assert_array_equal(on_one_channel(convolution, COUNTING - 13), np.maximum(0, COUNTING - 13))
 
 
-def test_softmax_is_the_share_of_the_exponentials() -> None:
-    """Of the output of a network, against its logits."""
+def test_softmax_output_is_the_softmax_of_the_logits() -> None:
     probable, scored = (
         cnn.build(Network.model_validate({"head": {"output": output}}), (4, 4, 1), 5)
         for output in ("softmax", "logits")
@@ -105,7 +103,7 @@ def test_softmax_is_the_share_of_the_exponentials() -> None:
 
 
 def test_shapes_and_parameters_of_the_overview_network() -> None:
-    traced = layers.trace(gallery("tiny_cnn"), (32, 32, 3), 10)
+    traced = architecture.trace(gallery("tiny_cnn"), (32, 32, 3), 10)
     assert [row.output_shape for row in traced] == [
         (32, 32, 16),
         (16, 16, 16),
@@ -167,26 +165,26 @@ def tiny_cnn() -> list[keras.Layer]:
     ]
 
 
-LITERAL: dict[str, tuple[Callable[[], list[keras.Layer]], tuple[int, int, int], int]] = {
+IN_KERAS: dict[str, tuple[Callable[[], list[keras.Layer]], tuple[int, int, int], int]] = {
     "dense_baseline": (dense_baseline, (28, 28, 1), 101_770),
     "converted_cnn": (converted_cnn, (28, 28, 1), 896_906),
     "tiny_cnn": (tiny_cnn, (32, 32, 3), 268_650),
 }
 
 
-def test_the_gallery_holds_these_networks() -> None:
-    assert set(GALLERY) == {*LITERAL, "recipe"}
+def test_gallery_has_these_networks() -> None:
+    assert set(GALLERY) == {*IN_KERAS, "recipe"}
 
 
-def test_the_commands_of_the_documentation_add_the_networks_of_the_gallery() -> None:
+def test_documented_commands_add_the_networks_of_the_gallery() -> None:
     commands = re.findall(r"dvc exp run -S '\+models\.(\w+)=(.+)'", (ROOT / "docs" / "networks.md").read_text())
     assert {name: YAML_READER.load(block.replace(":", ": ")) for name, block in commands} == GALLERY
 
 
-@pytest.mark.parametrize("name", LITERAL)
-def test_every_layer_is_that_of_the_literal_network(name: str) -> None:
-    literal, image, parameters = LITERAL[name]
-    expected = keras.Sequential([keras.Input(image), *literal()])
+@pytest.mark.parametrize("name", IN_KERAS)
+def test_layers_equal_those_in_plain_keras(name: str) -> None:
+    in_keras, image, parameters = IN_KERAS[name]
+    expected = keras.Sequential([keras.Input(image), *in_keras()])
     built = cnn.build(gallery(name), image, 10)
 
     def described(layer: keras.Layer) -> dict:
@@ -199,4 +197,4 @@ def test_every_layer_is_that_of_the_literal_network(name: str) -> None:
     images = np.random.default_rng(3).random((4, *image), dtype=np.float32)
     scores = built(images).numpy()
     np.testing.assert_allclose(scores, expected(images).numpy(), rtol=1e-6)
-    assert np.abs(scores.sum(axis=1) - 1).min() > 1e-3  # logits, no probabilities
+    assert np.abs(scores.sum(axis=1) - 1).min() > 1e-3  # logits, not probabilities

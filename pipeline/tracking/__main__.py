@@ -1,7 +1,8 @@
-"""Mark the runs whose process was killed as such:  python -m pipeline.tracking"""
+"""Mark the runs of killed processes as KILLED:  python -m pipeline.tracking"""
 
-from pipeline import stage, tracking
-from pipeline.paths import Paths
+from pipeline import tracking
+from pipeline.core import command
+from pipeline.core.paths import Paths
 from pipeline.tracking.store import connect
 
 
@@ -11,4 +12,4 @@ def close_killed_runs(_: object) -> None:
 
 
 if __name__ == "__main__":
-    stage.main(close_killed_runs, stage.parser(__doc__))
+    command.main(close_killed_runs, command.parser(__doc__))

@@ -1,50 +1,46 @@
-"""The registered champion of each dataset: who becomes it, and where it is found.
+"""The model registry: the champion of each dataset, its registration and loading.
 
-A version and the run that trained it name each other: the version holds the run's id and, as tags, the commit, the DVC
-stage, the digests of data and model and the figures; the run has the tag `convpipe.registered`.
+A version and the run that trained it refer to each other: the version holds the run's id and, as tags, the commit, the
+DVC stage, the digests of data and model and the metrics; the run has the tag `convpipe.registered`.
 """
 
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
+from fastapi import FastAPI
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, scoring_server
 
-from pipeline.errors import DataError
-from pipeline.paths import Paths
-from pipeline.stage import Stopwatch
+from pipeline.core.command import Stopwatch
+from pipeline.core.dataset import DatasetInfo
+from pipeline.core.errors import DataError
+from pipeline.core.paths import Paths
+from pipeline.core.records import Scores, TrainingRecord
 from pipeline.tracking.store import connect
-from pipeline.trained import About
-
-if TYPE_CHECKING:
-    from mlflow.pyfunc import PyFuncModel
-
-    from pipeline.dataset import Card
 
 CHAMPION = "champion"
-REGISTERED = "convpipe.registered"  # of a run: NAME/VERSION, what its network was registered as
+REGISTERED = "convpipe.registered"  # of a run: NAME/VERSION of its network
 SHA256, DIGEST = "model.sha256", "data.digest"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that could be registered: its run and its logged model in this store, its record, its test figures."""
+    """A network that could be registered, its run and logged model in this store, and its test metrics."""
 
-    name: str
+    record: TrainingRecord
     run_id: str | None
     model_uri: str | None
-    about: About
     test: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A registered network: images of shape (n, *image), float32 in [0, 1], to probabilities (n, classes)."""
+    """A predictor: images of shape (n, *image), float32 in [0, 1], to probabilities of the classes, (n, classes)."""
 
     predict: Callable[[np.ndarray], np.ndarray]
     image: tuple[int, int, int]
@@ -52,31 +48,32 @@ class Loaded:
     classes: tuple[str, ...]
 
 
-def rank(validation: dict[str, float]) -> tuple[float, float]:
-    """What makes a network better: a higher accuracy on the validation images, a lower loss where that is equal."""
-    return validation["accuracy"], -validation["loss"]
+def rank(validation: Scores) -> tuple[float, float]:
+    """Sort key, larger is better: accuracy on the validation images, then loss."""
+    return validation.accuracy, -validation.loss
 
 
-def register(paths: Paths, card: "Card", candidates: list[Candidate], stopwatch: Stopwatch) -> None:
-    """Register the best candidate under the dataset's name as its champion, unless the present champion is as good.
+def register(paths: Paths, info: DatasetInfo, candidates: list[Candidate], stopwatch: Stopwatch) -> None:
+    """Register the best candidate as the dataset's champion, unless the present champion is at least as good.
 
-    Figures compare on the same data alone: a champion of other data gives way, and it is said. The first of equal
-    candidates counts as the best. What cannot be registered is said, not raised.
+    Ties go to the first candidate. Metrics compare only on the same data: a champion of other data is replaced, with a
+    notice. If nothing can be registered, a warning is printed.
     """
-    best = max(candidates, key=lambda candidate: rank(candidate.about["validation"]))
+    best = max(candidates, key=lambda candidate: rank(candidate.record.validation))
+    warning = f"warning: {best.record.name}: not registered: "
     if best.run_id is None or best.model_uri is None:
-        print(f"warning: {best.name} is not registered: MLflow does not have it", file=sys.stderr, flush=True)
+        print(f"{warning}MLflow has no logged model of it", file=sys.stderr, flush=True)
         return
     with stopwatch("tracking"):
         try:
-            with connect(paths):  # which locks the default store: no other evaluation registers meanwhile
-                print(_register(card, best))
+            with connect(paths):  # locks the default store, so that no other evaluation registers at the same time
+                print(_register(info, best))
         except (MlflowException, OSError) as error:
-            print(f"warning: {best.name} is not registered: MLflow: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"{warning}MLflow: {str(error).splitlines()[0]}", file=sys.stderr)
 
 
 def champion(dataset: str) -> ModelVersion | None:
-    """The registered champion of a dataset."""
+    """Look up the registered champion of a dataset."""
     client = mlflow.MlflowClient()
     for model in client.search_registered_models(f"name = '{dataset}'"):
         if CHAMPION in model.aliases:
@@ -84,113 +81,115 @@ def champion(dataset: str) -> ModelVersion | None:
     return None
 
 
-def found(paths: Paths, uri: str) -> "PyFuncModel":
-    """A model from the registry, models:/NAME@champion or models:/NAME/VERSION, as MLflow loads it.
+def load(paths: Paths, uri: str) -> Loaded:
+    """Load a network of this project, models:/NAME@champion or models:/NAME/VERSION.
 
     Raises:
-        DataError: there is none, or the store does not answer.
+        DataError: it does not exist, the store cannot be reached, or it is another kind of model.
     """
+    model = _load(paths, uri)
+    schema, metadata = model.metadata.get_input_schema(), model.metadata.metadata or {}
+    if schema is None or not {"dataset", "classes"} <= metadata.keys():
+        raise DataError(f"{uri}: not a network of this project: the model's metadata has no dataset and classes")
+    _, height, width, channels = schema.inputs[0].shape
+    return Loaded(model.predict, (height, width, channels), metadata["dataset"], tuple(metadata["classes"]))
+
+
+def scoring_app(paths: Paths, uri: str) -> FastAPI:
+    """Return MLflow's scoring server for a model in the registry.
+
+    Raises:
+        DataError: the model does not exist, or the store cannot be reached.
+    """
+    return scoring_server.init(_load(paths, uri))
+
+
+def _load(paths: Paths, uri: str) -> PyFuncModel:
     with connect(paths):
         store = mlflow.get_tracking_uri()
     try:
         return mlflow.pyfunc.load_model(uri)
     except (MlflowException, OSError) as error:
-        said = str(error).splitlines()[0]
-        raise DataError(f"{uri}: not found in MLflow at {store}: {said}; `dvc repro` registers a champion") from None
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{uri}: not found in MLflow at {store}: {reason}; `dvc repro` registers a champion") from None
 
 
-def load(paths: Paths, uri: str) -> Loaded:
-    """A network of this project from the registry, with what its answers mean.
-
-    Raises:
-        DataError: there is none, the store does not answer, or it is another kind of model.
-    """
-    model = found(paths, uri)
-    schema, about = model.metadata.get_input_schema(), model.metadata.metadata or {}
-    if schema is None or not {"dataset", "classes"} <= about.keys():
-        raise DataError(f"{uri}: not a network of this project: it does not say which classes it knows")
-    _, height, width, channels = schema.inputs[0].shape
-    return Loaded(model.predict, (height, width, channels), about["dataset"], tuple(about["classes"]))
-
-
-def _register(card: "Card", best: Candidate) -> str:
+def _register(info: DatasetInfo, best: Candidate) -> str:
     client = mlflow.MlflowClient()
-    name, own = card.dataset, best.about["validation"]
-    present = champion(name)
-    before = ""
-    if present is not None and present.tags.get(DIGEST) != card.digest:
-        before = f"; version {present.version} before it was trained on other data: the two do not compare"
+    dataset, name, scores = info.dataset, best.record.name, best.record.validation
+    present = champion(dataset)
+    replaced = ""
+    if present is not None and present.tags.get(DIGEST) != info.digest:
+        replaced = f"; it replaces version {present.version}, which was trained on other data: they are not comparable"
     elif present is not None:
-        theirs = {figure: float(present.tags[f"validation.{figure}"]) for figure in own}
-        if rank(theirs) >= rank(own):
+        old = Scores(accuracy=float(present.tags["validation.accuracy"]), loss=float(present.tags["validation.loss"]))
+        if rank(old) >= rank(scores):
             return (
-                f"{name}: version {present.version}, {present.tags['model']}, stays champion: "
-                f"{_shown(theirs)} on the validation images; the best network here, {best.name}: {_shown(own)}"
+                f"{dataset}: version {present.version}, {present.tags['model']}, stays champion: validation "
+                f"{_described(old)}; best network of this evaluation: {name}, {_described(scores)}"
             )
-        before = f"; version {present.version}, {present.tags['model']}, before it: {_shown(theirs)}"
-    version = _version(client, card, best)
-    client.set_registered_model_alias(name, CHAMPION, version.version)
-    figures = f"{_shown(own)} on the validation images"
-    return f"{name}: version {version.version}, {best.name}, is the champion: {figures}{before}"
+        replaced = f"; it replaces version {present.version}, {present.tags['model']}: {_described(old)}"
+    version = _version(client, info, best).version
+    client.set_registered_model_alias(dataset, CHAMPION, version)
+    return f"{dataset}: version {version}, {name}, is the champion: validation {_described(scores)}{replaced}"
 
 
-def _version(client: mlflow.MlflowClient, card: "Card", best: Candidate) -> ModelVersion:
-    """The version of a network, created unless it is there; one, even if two evaluations create it at once."""
-    name, model_uri = card.dataset, str(best.model_uri)
+def _version(client: mlflow.MlflowClient, info: DatasetInfo, best: Candidate) -> ModelVersion:
+    """Return the version of a network, created if necessary; only one, even if two evaluations create it at once."""
+    name, model_uri = info.dataset, str(best.model_uri)
     if not client.search_registered_models(f"name = '{name}'"):
         try:
-            client.create_registered_model(name, description=f"Classifier of {name}: {', '.join(card.classes)}")
-        except MlflowException:  # another evaluation was faster
+            client.create_registered_model(name, description=f"Classifier of {name}: {', '.join(info.classes)}")
+        except MlflowException:  # another evaluation created it first
             client.get_registered_model(name)
-    if known := _versions(client, card, best):
+    if known := _versions(client, info, best):
         return known[0]
     model_id = model_uri.rpartition("/")[2]
     created = client.create_model_version(
-        name, model_uri, best.run_id, _tags(card, best), description=_description(card, best), model_id=model_id
+        name, model_uri, best.run_id, _tags(info, best), description=_description(info, best), model_id=model_id
     )
-    first = _versions(client, card, best)[0]
+    first = _versions(client, info, best)[0]
     if first.version != created.version:
         client.delete_model_version(name, created.version)
         return first
     label = json.dumps([{"name": name, "version": first.version}])
-    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": label})  # what the UI links by
+    client.set_logged_model_tags(model_id, {"mlflow.modelVersions": label})  # the UI's link to the version
     client.set_tag(str(best.run_id), REGISTERED, f"{name}/{first.version}")
     return first
 
 
-def _versions(client: mlflow.MlflowClient, card: "Card", best: Candidate) -> list[ModelVersion]:
-    """The versions that hold this very network, the oldest first."""
-    conditions = {f"tags.`{SHA256}`": best.about["sha256"], f"tags.`{DIGEST}`": card.digest, "name": card.dataset}
+def _versions(client: mlflow.MlflowClient, info: DatasetInfo, best: Candidate) -> list[ModelVersion]:
+    """List the versions of this very network, the oldest first."""
+    conditions = {f"tags.`{SHA256}`": best.record.sha256, f"tags.`{DIGEST}`": info.digest, "name": info.dataset}
     found = client.search_model_versions(" and ".join(f"{key} = '{value}'" for key, value in conditions.items()))
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _tags(card: "Card", best: Candidate) -> dict[str, str]:
-    about = best.about
-    figures = {"validation": about["validation"], "test": best.test}
-    lineage = {f"git.{key}": about[key] for key in ("commit", "changed") if key in about}
-    lineage |= {f"dvc.{key}": about[key] for key in ("stage", "experiment", "baseline") if key in about}
-    values: dict[str, Any] = {
-        "model": best.name,
-        SHA256: about["sha256"],
-        DIGEST: card.digest,
-        "params.digest": about["params"],
-        "parameters": about["parameters"]["parameters"],
-        **lineage,
-        **{f"{split}.{figure}": value for split, part in figures.items() for figure, value in part.items()},
+def _tags(info: DatasetInfo, best: Candidate) -> dict[str, str]:
+    record, origin = best.record, best.record.origin
+    metrics = {"validation": record.validation.model_dump(), "test": best.test}
+    values = {
+        "model": record.name,
+        SHA256: record.sha256,
+        DIGEST: info.digest,
+        "params.digest": record.settings_digest,
+        "parameters": record.counts.parameters,
+        **origin.tags(),
+        **{f"{split}.{metric}": value for split, part in metrics.items() for metric, value in part.items()},
     }
-    return {key: str(value) for key, value in values.items()}
+    return {key: str(value) for key, value in values.items() if value is not None}
 
 
-def _description(card: "Card", best: Candidate) -> str:
-    counts = ", ".join(f"{count:,} {split}" for split, count in card.images.items())
+def _description(info: DatasetInfo, best: Candidate) -> str:
+    counts = ", ".join(f"{count:,} {split}" for split, count in info.images.items())
+    test = Scores(accuracy=best.test["accuracy"], loss=best.test["loss"])
     return (
-        f"{best.name}, trained on {card.dataset} ({counts} images). {_shown(best.about['validation'])} on the "
-        f"validation images, which it was chosen by; {_shown(best.test)} on the test images. Takes images of shape "
-        f"(n, {', '.join(map(str, card.image))}), float32 from 0 to 1; gives the probabilities of the classes "
-        f"{', '.join(card.classes)}."
+        f"{best.record.name}, trained on {info.dataset} ({counts} images). Validation, by which it was chosen: "
+        f"{_described(best.record.validation)}; test: {_described(test)}. Takes images of shape "
+        f"(n, {', '.join(map(str, info.image))}), float32 from 0 to 1; returns the probabilities of the classes "
+        f"{', '.join(info.classes)}."
     )
 
 
-def _shown(figures: dict[str, float]) -> str:
-    return f"accuracy {figures['accuracy']:.2%}, loss {figures['loss']:.4f}"
+def _described(scores: Scores) -> str:
+    return f"accuracy {scores.accuracy:.2%}, loss {scores.loss:.4f}"

@@ -1,4 +1,4 @@
-"""Which store is MLflow's: that of the environment, or mlflow.db in the project's folder."""
+"""The MLflow store: that of the environment, or mlflow.db in the project's folder."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from pathlib import Path
 import mlflow
 from filelock import FileLock
 
-from pipeline.paths import Paths
+from pipeline.core.paths import Paths
 
 
 @contextmanager
 def connect(paths: Paths) -> Iterator[str | None]:
-    """Set the store; yields where its artifacts go, None where the store knows.
+    """Set the store, and yield the URI for its artifacts; None where the store chooses it.
 
-    The default store is locked meanwhile: two first writers would both create its tables.
+    The default store is locked during the block: two first writers would both create its tables.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri:

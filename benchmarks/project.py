@@ -1,0 +1,36 @@
+"""Folders to run the pipeline in, with the project's own parameters and catalog in part replaced."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipeline.core.paths import Paths
+
+ROOT = Path(__file__).parent.parent
+yaml = YAML(typ="safe", pure=True)
+
+
+def create(folder: Path, changes: Mapping[str, Any], datasets: Mapping[str, Any] | None = None) -> Paths:
+    """Write params.yaml, with the sections in `changes` merged into it, and a catalog with further `datasets`."""
+    params, catalog = yaml.load(ROOT / "params.yaml"), yaml.load(ROOT / "data" / "catalog.yaml")
+    for section, values in changes.items():
+        params[section] = params[section] | values if isinstance(values, dict) else values
+    paths = Paths(folder)
+    paths.catalog.parent.mkdir(parents=True, exist_ok=True)
+    yaml.dump(params, paths.params)
+    yaml.dump(catalog | dict(datasets or {}), paths.catalog)
+    return paths
+
+
+def mirror() -> str | None:
+    """DATASET_MIRROR; a folder as an absolute path, since commands run in other folders."""
+    value = os.environ.get("DATASET_MIRROR") or None
+    return value if value is None or "://" in value else str(Path(value).resolve())
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,0 +1,1 @@
+"""The stage `config`: a check of the parameters before anything runs."""

@@ -1,0 +1,1 @@
+"""What every stage shares: configuration, paths, records, the dataset on disk. No TensorFlow."""

@@ -1,0 +1,302 @@
+"""params.yaml as frozen typed objects; a mistake is refused with its key, the value found and the values allowed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from models import architecture
+from models.spec import Count, Network, Spec
+from pipeline.core import search_space
+from pipeline.core.catalog import Catalog, Entry
+from pipeline.core.config_errors import described, listing, validated
+from pipeline.core.errors import ConfigError
+from pipeline.core.paths import Paths
+
+TUNED = "tuned"  # the name of the search's winner, which no network of params.yaml may take
+OBJECTIVE_DIRECTIONS = {"val_loss": "min", "val_accuracy": "max"}
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Data(Spec):
+    dataset: str
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    limit: Count | None = None
+
+
+CheckName = Literal[
+    "label",
+    "size",
+    "constant",
+    "near_constant",
+    "duplicate_within_split",
+    "duplicate_across_splits",
+    "conflicting_labels",
+    "near_duplicate",
+    "label_suspect",
+    "too_few_images",
+    "class_share",
+    "missing_class",
+    "missing_split",
+    "imbalance",
+    "drift",
+]
+CHECKS: tuple[CheckName, ...] = get_args(CheckName)
+
+
+class Validate(Spec):
+    """Bounds on the data, and the checks that only warn; see params.yaml for the units."""
+
+    min_images_per_class: Count
+    max_class_imbalance: Annotated[float, Field(ge=1)]
+    max_share_ratio: Annotated[float, Field(ge=1)]
+    min_pixel_range: Annotated[int, Field(ge=1, le=255)]
+    min_pixel_deviation: Annotated[float, Field(ge=0, le=127.5)]
+    max_drift: NonNegative
+    min_distance: Annotated[float, Field(ge=0, le=1)]
+    min_label_margin: Annotated[float, Field(le=1)]
+    warnings: tuple[CheckName, ...]
+
+
+class Augmentation(Spec):
+    """Random affine and elastic changes of the training images; see params.yaml for the units."""
+
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def active(self) -> bool:
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
+
+
+class Fit(Spec):
+    epochs: Count
+    batch_size: Count
+    optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    schedule: Literal["constant", "cosine"]
+    early_stopping: Count | None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: Augmentation
+
+
+class NetworkConfig(Network):
+    """A network and its training settings."""
+
+    fit: Fit
+
+
+class Pruning(Spec):
+    """When the median stopping rule may stop trials: so many completed trials, so many epochs."""
+
+    min_trials: Count
+    min_epochs: Count
+
+
+class Tune(Spec):
+    base: str
+    tuner: Literal["random", "bayesian", "hyperband", "grid"]
+    trials: Count
+    epochs: Count
+    objective: Literal["val_loss", "val_accuracy"]
+    score: Literal["last", "best"]
+    pruning: Pruning | None
+    finalists: Count
+    finalist_seeds: Count
+    space: dict[str, Any]
+
+
+class Robustness(Spec):
+    """Numbers of corrupted, shifted and out-of-distribution images; None: all."""
+
+    corrupted_images: Count | None
+    shifted_images: Count | None
+    max_shift: Annotated[int, Field(ge=1, le=8)]
+    out_of_distribution_images: Count | None
+    out_of_distribution_dataset: str | None
+
+
+class Evaluate(Spec):
+    batch_size: Count
+    seeds: Count
+    robustness: Robustness
+
+
+class Runtime(Spec):
+    device: Literal["auto", "cpu", "gpu"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    threads: Annotated[int, Field(ge=0)]
+
+
+class Params(Spec):
+    """All of params.yaml, with the common `fit` filled in for every network."""
+
+    seed: Annotated[int, Field(ge=1, lt=2**31)]  # Keras Tuner takes 0 for "no seed"
+    data: Data
+    validate_: Annotated[Validate, Field(alias="validate")]
+    fit: Fit
+    models: Annotated[dict[Name, NetworkConfig], Field(min_length=1)]
+    tune: Tune
+    evaluate: Evaluate
+    runtime: Runtime
+
+    def network(self, name: str) -> NetworkConfig:
+        """The network of that name.
+
+        Raises:
+            ConfigError: there is no such network.
+        """
+        if name not in self.models:
+            raise ConfigError(f"params.yaml: models.{name}: there is no such network{listing(name, self.models)}")
+        return self.models[name]
+
+    @property
+    def replicate_seeds(self) -> range:
+        """The seeds that every network is trained with, beside `seed` itself."""
+        return range(self.seed + 1, self.seed + self.evaluate.seeds)
+
+    @property
+    def base(self) -> NetworkConfig:
+        """The base network of the search."""
+        return self.network(self.tune.base)
+
+    @property
+    def dimensions(self) -> list[search_space.Dimension]:
+        """The dimensions of the search."""
+        return search_space.dimensions(self.tune.space, self.base.model_dump(mode="json"))
+
+
+def load(paths: Paths) -> Params:
+    """Read params.yaml and check it, also against the catalogue.
+
+    Raises:
+        ConfigError: one line for each error, with the full path of its key.
+    """
+    raw = _read(paths.params)
+    complete = _with_fit_defaults(raw)
+    params = validated(Params, complete, raw, paths.params.name)
+    datasets = load_catalog(paths)
+    if params.data.dataset not in datasets:
+        found = f"found {json.dumps(params.data.dataset)}{listing(params.data.dataset, datasets)}"
+        raise ConfigError(f"params.yaml: data.dataset: {found}")
+    entry = datasets[params.data.dataset]
+    errors = [*_name_errors(params), *_shape_errors(params, entry), *_dataset_errors(params, datasets)]
+    errors = errors or _space_errors(params, entry)
+    if errors:
+        raise ConfigError("\n".join(f"params.yaml: {error}" for error in errors))
+    return params
+
+
+def load_catalog(paths: Paths) -> Catalog:
+    """Read and check data/catalog.yaml.
+
+    Raises:
+        ConfigError: one line for each error.
+    """
+    raw = _read(paths.catalog)
+    return validated(Catalog, raw, raw, "data/catalog.yaml")
+
+
+def network_from(block: dict[str, Any]) -> NetworkConfig:
+    """Build a network from its complete block of configuration.
+
+    Raises:
+        ValidationError: params.yaml could not hold this block.
+    """
+    return NetworkConfig.model_validate_json(json.dumps(block))
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested configuration to dotted keys: {"blocks.0.filters.0": 32}."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    flat: dict[str, Any] = {}
+    for key, child in items:
+        name = f"{prefix}{key}"
+        flat |= flatten(child, f"{name}.") if isinstance(child, dict | list) and child else {name: child}
+    return flat
+
+
+def _read(path: Path) -> Any:
+    # DVC reads the same file with the same library: YAML 1.2, in which 1e-3 is a number and "on" a word.
+    try:
+        return YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path.name}: not found in {path.parent}; run from the project's folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name}: not readable as YAML: {error}") from None
+
+
+def _with_fit_defaults(raw: Any) -> Any:
+    """Complete the `fit` of every network: the common one, overridden by its own values."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict):
+        return raw
+    fit = raw.get("fit")
+    models = {
+        name: model | {"fit": _merged(fit, model.get("fit", {}))} if isinstance(model, dict) else model
+        for name, model in raw["models"].items()
+    }
+    return raw | {"models": models}
+
+
+def _merged(default: Any, override: Any) -> Any:
+    if not isinstance(default, dict) or not isinstance(override, dict):
+        return override
+    return default | {key: _merged(default.get(key), value) for key, value in override.items()}
+
+
+def _name_errors(params: Params) -> list[str]:
+    errors = []
+    if TUNED in params.models:
+        errors.append(f"models.{TUNED}: the name is taken by the search's winner; allowed: any other name")
+    if params.tune.base not in params.models:
+        found = f"found {json.dumps(params.tune.base)}{listing(params.tune.base, params.models)}"
+        errors.append(f"tune.base: {found}")
+    return errors
+
+
+def _dataset_errors(params: Params, datasets: Catalog) -> list[str]:
+    name, image = params.evaluate.robustness.out_of_distribution_dataset, datasets[params.data.dataset].image
+    alike = [other for other, entry in datasets.items() if entry.image == image and other != params.data.dataset]
+    if name is None or name in alike:
+        return []
+    return [f"evaluate.robustness.out_of_distribution_dataset: found {json.dumps(name)}{listing(name, alike)}, or null"]
+
+
+def _shape_errors(params: Params, entry: Entry) -> list[str]:
+    errors = []
+    for name, model in params.models.items():
+        try:
+            architecture.trace(model, entry.image, len(entry.classes))
+        except architecture.ShapeError as error:
+            errors.append(f"models.{name}.{error.key}: found {error.found}; {error}")
+    return errors
+
+
+def _space_errors(params: Params, entry: Entry) -> list[str]:
+    def problem(block: dict[str, Any]) -> str | None:
+        try:
+            architecture.trace(network_from(block), entry.image, len(entry.classes))
+        except ValidationError as error:
+            return described(error, NetworkConfig)
+        except architecture.ShapeError as error:
+            return str(error)
+        return None
+
+    try:
+        search_space.check(params.dimensions, params.base.model_dump(mode="json"), problem)
+    except search_space.SpaceError as error:
+        key = ".".join(filter(None, ["tune.space", error.key]))
+        found = f"found {json.dumps(error.found)}; "
+        return [f"{key}: {found}{str(error).removeprefix(found)}"]
+    return []

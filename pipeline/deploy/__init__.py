@@ -1,0 +1,1 @@
+"""Trained networks in use: prediction, HTTP serving, export."""

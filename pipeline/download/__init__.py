@@ -1,0 +1,1 @@
+"""The stage `download`: the files of a dataset."""

@@ -1,0 +1,151 @@
+"""Measure the networks on the test images; store, log and register the results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.core import dataset, records
+from pipeline.core.command import Stopwatch
+from pipeline.core.config import TUNED, Params
+from pipeline.core.paths import Paths
+from pipeline.core.records import Device, TrainingRecord
+from pipeline.evaluate import explanations, out_of_distribution, robustness, scoring, significance, tables
+from pipeline.evaluate.scoring import EvaluationData, NetworkScores
+from pipeline.runtime import saved_model
+from pipeline.runtime.predictor import Predict, predictor
+from pipeline.runtime.scores import scores
+from pipeline.tracking import ModelToLog, Tracker, registry
+
+EXAMPLE = 2  # images that are logged as the example of a model's input
+
+
+def evaluate(params: Params, paths: Paths, device: Device, stopwatch: Stopwatch) -> None:
+    """Evaluate the networks of params.yaml and the search's winner.
+
+    Raises:
+        DataError: a network was not trained, or on other data, or its file is damaged; or another dataset that
+            params.yaml names is missing.
+    """
+    trained = {name: records.load_training(paths, name) for name in [*params.models, TUNED]}
+    replicates = {name: records.load_replicates(paths, name, params.replicate_seeds) for name in trained}
+    with stopwatch("data"):
+        data = load_data(params, paths)
+    for record in trained.values():
+        record.require_data(data.info.digest)
+    tracker = Tracker(paths, data.info, "evaluate", stopwatch, {"device": device.name})
+    Evaluation(params, paths, data, device, tracker).run(trained, replicates)
+
+
+def load_data(params: Params, paths: Paths) -> EvaluationData:
+    """Read the images to measure on.
+
+    Raises:
+        DataError: they are missing or damaged.
+    """
+    return EvaluationData(
+        dataset.load_info(paths),
+        dataset.load(paths, "test"),
+        dataset.load(paths, "validation"),
+        out_of_distribution.load_images(params.evaluate.robustness.out_of_distribution_dataset, paths),
+    )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation: settings, data, device and the runs to log to."""
+
+    params: Params
+    paths: Paths
+    data: EvaluationData
+    device: Device
+    tracker: Tracker
+
+    def run(
+        self, trained: Mapping[str, TrainingRecord], replicates: Mapping[str, Mapping[int, TrainingRecord]]
+    ) -> None:
+        """Measure the networks, write artifacts/evaluation, log to MLflow and register the champion."""
+        stopwatch, test = self.tracker.stopwatch, self.data.test
+        example = explanations.middle_example(test.labels)
+        predictors, scored, explained = {}, {}, {}
+        for name, record in trained.items():
+            with stopwatch("scoring"):
+                model = saved_model.load(self.paths.model(name), record.sha256)
+                predictors[name] = predictor(model, self.params.evaluate.batch_size)
+                scored[name] = scoring.score(predictors[name], self.data, self.device.kind)
+            with stopwatch("explanations"):
+                explained[name] = explanations.explain(model, test, scored[name].probabilities, example)
+        probabilities = {name: each.probabilities for name, each in scored.items()}
+        found = tables.score_tables(scored) | self._robustness(predictors)
+        found["comparisons"] = significance.compare(
+            {name: each.argmax(axis=1) for name, each in probabilities.items()}, test.labels
+        )
+        found["cost"] = tables.cost_table(scored, trained, self.paths)
+        if self.params.replicate_seeds:
+            found |= self._seeds(scored, replicates)
+        metrics = {name: each.metrics | tables.table_metrics(found, name) for name, each in scored.items()}
+        with stopwatch("writing"):
+            collected = explanations.collect(explained, probabilities, test, self.data.info.classes, example)
+            tables.write(self.paths, tables.complete(metrics, trained), found, collected)
+        candidates = [self._log(trained[name], scored[name], metrics[name], found["comparisons"]) for name in trained]
+        registry.register(self.paths, self.data.info, candidates, stopwatch)
+
+    def _robustness(self, predictors: Mapping[str, Predict]) -> dict[str, pd.DataFrame]:
+        """The tables of robustness; the first network is the reference."""
+        test, seed, limits = self.data.test, self.params.seed, self.params.evaluate.robustness
+        with self.tracker.stopwatch("robustness"):
+            errors = robustness.corruption_errors(predictors, test, seed, limits.corrupted_images)
+            return {
+                "corruption": errors,
+                "corruption_summary": robustness.corruption_summary(errors),
+                "shift": robustness.shift_consistency(
+                    predictors, test.images, seed, limits.shifted_images, limits.max_shift
+                ),
+                "out_of_distribution": out_of_distribution.detection(
+                    predictors, test.images, seed, self.data.other, limits.out_of_distribution_images
+                ),
+            }
+
+    def _seeds(
+        self, scored: Mapping[str, NetworkScores], replicates: Mapping[str, Mapping[int, TrainingRecord]]
+    ) -> dict[str, pd.DataFrame]:
+        """Score and log the networks trained with other seeds, and compare the networks over all seeds."""
+        test, stopwatch = self.data.test, self.tracker.stopwatch
+        rows = []
+        for name, by_seed in replicates.items():
+            own = {metric: scored[name].metrics[metric] for metric in ("accuracy", "loss")}
+            rows.append({"model": name, "seed": self.params.seed, **own})
+            for seed, record in by_seed.items():
+                with stopwatch("scoring"):
+                    model = saved_model.load(self.paths.replicate(name, seed) / "model.keras", record.sha256)
+                    predict = predictor(model, self.params.evaluate.batch_size)
+                    found = scores(predict(test.images), test.labels).model_dump()
+                rows.append({"model": name, "seed": seed, **found})
+                with self.tracker.reopen(f"{name} seed {seed}", record.run_id) as run:
+                    run.metrics({f"test_{metric}": value for metric, value in found.items()})
+        seeds = pd.DataFrame(rows)
+        return {
+            "seeds": seeds,
+            "replicates": tables.over_seeds(seeds),
+            "seed_comparisons": significance.compare_seeds(seeds),
+        }
+
+    def _log(
+        self, record: TrainingRecord, scored: NetworkScores, metrics: dict[str, float], comparisons: pd.DataFrame
+    ) -> registry.Candidate:
+        """Add the results of a network to its MLflow run; in a store without that run, log the network as well."""
+        name, info = record.name, self.data.info
+        print(f"{name}: test accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}", flush=True)
+        with self.tracker.reopen(name, record.run_id) as run:
+            if run.id != record.run_id:
+                run.metrics(record.validation_metrics)
+                images = self.data.test.images[:EXAMPLE].astype("float32") / 255
+                metadata = {"dataset": info.dataset, "classes": info.classes}
+                file = self.paths.model(name)
+                run.model(ModelToLog(name, file, images, scored.probabilities[:EXAMPLE], metadata))
+            run.metrics({f"test_{metric}": value for metric, value in metrics.items()} | scored.cost)
+            run.table("per_class", scored.per_class)
+            run.table("confusion", scored.confusion)
+            run.table("reliability", scored.reliability)
+            run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
+            return registry.Candidate(record, run.id, run.model_uri or record.model_uri, metrics)

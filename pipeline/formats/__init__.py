@@ -1,0 +1,1 @@
+"""Published files of images, one module per format."""

@@ -1,0 +1,98 @@
+"""Archives of images: zip and tar files read member by member, never unpacked to disk, and folders packed into one."""
+
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from pipeline.core.errors import DataError
+
+MEMBER_BYTES = 64 * 2**20  # maximum; a photograph of 50 megapixels is smaller
+Member = tuple[PurePosixPath, Callable[[], bytes]]  # its path, and a function that reads it before the next is yielded
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can store
+
+
+def members(file: BinaryIO, name: str) -> Iterator[Member]:
+    """The files of an archive, in its order, without hidden ones.
+
+    Raises:
+        DataError: the archive is damaged, or contains a link, a path outside the archive, or a member too large.
+    """
+    try:
+        yield from _zip(file, name) if name.endswith(".zip") else _tar(file, name)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        raise DataError(f"{name}: damaged: {error}; delete it and rerun the stage download") from None
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Pack a folder into an uncompressed zip archive whose bytes depend on names and contents only.
+
+    Raises:
+        DataError: the folder is missing, empty or unreadable, or contains a link.
+    """
+    files = sorted(_files(folder))
+    if not files:
+        raise DataError(f"{folder}: contains no files")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for path in files:
+            try:
+                content = path.read_bytes()
+            except PermissionError:
+                raise DataError(f"{path}: no permission to read it") from None
+            archive.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix(), EPOCH), content)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder")
+    for where, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        for name in [*folders, *filter(lambda name: not _hidden(name), names)]:
+            path = Path(where, name)
+            if path.is_symlink():
+                raise DataError(f"{path}: a link; replace it by the file itself")
+            if name in names:
+                yield path
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: {error.strerror}; make the folder readable") from None
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX")) or name == "Thumbs.db"
+
+
+def _zip(file: BinaryIO, name: str) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            path = _safe(info.filename, name, stat.S_ISLNK(info.external_attr >> 16), info.file_size)
+            if info.flag_bits & 1:
+                raise DataError(f"{name}: {info.filename}: encrypted")
+            if not info.is_dir() and not any(map(_hidden, path.parts)):
+                yield path, partial(archive.read, info)
+
+
+def _tar(file: BinaryIO, name: str) -> Iterator[Member]:
+    with tarfile.open(fileobj=file, mode="r|*") as archive:
+        for info in archive:
+            path = _safe(info.name, name, not (info.isreg() or info.isdir()), info.size)
+            content = archive.extractfile(info)
+            if content is not None and not any(map(_hidden, path.parts)):
+                yield path, content.read
+
+
+def _safe(member: str, archive: str, special: bool, size: int) -> PurePosixPath:
+    path = PurePosixPath(member)
+    if special:
+        raise DataError(f"{archive}: {member}: a link or device; only files and folders are allowed in an archive")
+    if path.is_absolute() or ".." in path.parts or "\\" in member:
+        raise DataError(f"{archive}: {member}: a path that leads outside the archive")
+    if size > MEMBER_BYTES:
+        raise DataError(f"{archive}: {member}: unpacks to {size:,} bytes; allowed: {MEMBER_BYTES:,} for one image")
+    return path

@@ -1,0 +1,57 @@
+"""Published files, opened with their checksum verified and their unpacked size bounded."""
+
+import gzip
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pipeline.core.catalog import File
+from pipeline.core.errors import DataError
+
+# A file may unpack to the larger of a fixed size and a multiple of its packed size. Images of digits shrink to a
+# fifth, sorted labels to a thousandth.
+UNPACKED_BYTES = 2**26
+UNPACKED_RATIO = 100
+
+
+@contextmanager
+def opened(folder: Path, file: File) -> Iterator[tuple[BinaryIO, int]]:
+    """The content of a file, gunzipped if it is a .gz file, and the maximum number of bytes it may unpack to.
+
+    The checksum is verified on the open file, so it holds for the bytes that are then parsed.
+
+    Raises:
+        DataError: the file is missing, unreadable or damaged, or its checksum is wrong.
+    """
+    path = folder / file.name
+    again = "delete it and rerun the stage download"
+    try:
+        with path.open("rb") as packed:
+            found = hashlib.file_digest(packed, "sha256").hexdigest()
+            if file.sha256 is not None and found != file.sha256:
+                raise DataError(f"{path}: has the SHA-256 {found[:12]}… instead of {file.sha256[:12]}…; {again}")
+            size = packed.tell()
+            packed.seek(0)
+            if file.name.endswith(".gz") and not file.name.endswith(".tar.gz"):
+                with gzip.GzipFile(fileobj=packed) as content:
+                    yield cast(BinaryIO, content), max(UNPACKED_BYTES, UNPACKED_RATIO * size)
+            else:
+                yield packed, max(UNPACKED_BYTES, UNPACKED_RATIO * size) if file.name.endswith(".npz") else size
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run the stage download first") from None
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read: {error}; {again}") from None
+
+
+def refuse_bomb(name: str, size: int, limit: int) -> None:
+    """Check an unpacked size, as far as it is known, against its limit.
+
+    Raises:
+        DataError: the size is above the limit.
+    """
+    if size > limit:
+        raise DataError(f"{name}: unpacks to more than {limit:,} bytes, too many for images: a decompression bomb")

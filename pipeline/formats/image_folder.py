@@ -1,0 +1,90 @@
+"""Archives of PNG and JPEG files in one folder per class: [train/ or test/]CLASS/image, or a folder of these."""
+
+import io
+import warnings
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipeline.core.catalog import Entry
+from pipeline.core.errors import DataError
+from pipeline.formats import archives, files
+from pipeline.formats.images import Images
+
+# Pillow's modes that become grey or colour images without loss.
+MODES = {1: ("L", {"L", "1"}), 3: ("RGB", {"RGB", "L", "1", "P"})}
+MODE_NAMES = {"RGBA": "an alpha channel", "LA": "an alpha channel", "RGB": "colour", "P": "colour", "CMYK": "CMYK"}
+
+
+def read(entry: Entry, folder: Path) -> dict[str, Images]:
+    """Read the archive `images` of the catalog entry."""
+    file = entry.files["images"]
+    with files.opened(folder, file) as (content, _):
+        found = _split_and_label([path for path, _ in archives.members(content, file.name)], entry, file.name)
+        content.seek(0)
+        counts = Counter(split for split, _ in found.values())
+        images = {split: np.empty((count, *entry.image), np.uint8) for split, count in counts.items()}
+        labels: dict[str, list[int]] = {split: [] for split in images}
+        names: dict[str, list[str]] = {split: [] for split in images}
+        for path, data in archives.members(content, file.name):
+            if path in found:
+                split, label = found[path]
+                images[split][len(labels[split])] = _decoded(data(), f"{file.name}: {path}", entry)
+                labels[split].append(label)
+                names[split].append(str(path))
+    return {
+        split: Images(images[split], np.array(labels[split], np.int64), tuple(names[split]))
+        for split in ("train", "test")
+        if split in images
+    }
+
+
+def _split_and_label(paths: list[PurePosixPath], entry: Entry, name: str) -> dict[PurePosixPath, tuple[str, int]]:
+    """The split and label of every image, from its folders. Files outside class folders are left out."""
+    parts = {path: path.parts for path in paths}
+    tops = {part[0] for part in parts.values()}
+    if len(tops) == 1 and not tops & {"train", *entry.classes}:
+        parts = {path: part[1:] for path, part in parts.items()}
+    with_splits = any(part[:1] == ("train",) for part in parts.values())
+    found = {}
+    for path, part in parts.items():
+        split, *rest = part if with_splits else ("train", *part)
+        if len(rest) < 2 or split not in ("train", "test"):
+            continue
+        if rest[0] not in entry.classes:
+            known = ", ".join(entry.classes)
+            raise DataError(f"{name}: {path}: {rest[0]} is not one of the classes of data/catalog.yaml: {known}")
+        found[path] = (split, entry.classes.index(rest[0]))
+    for split in {split for split, _ in found.values()} | {"train"}:
+        labels = {label for other, label in found.values() if other == split}
+        if empty := [known for label, known in enumerate(entry.classes) if label not in labels]:
+            raise DataError(f"{name}: {split}: no images in the folders of these classes: {', '.join(empty)}")
+    return found
+
+
+def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
+    """One PNG or JPEG file as an array of the catalog's size and channels."""
+    height, width, channels = entry.image
+    mode, lossless = MODES[channels]
+    try:
+        with (
+            warnings.catch_warnings(action="error"),  # Pillow only warns of damaged metadata and of large images
+            Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image,
+        ):
+            if image.mode not in lossless or "transparency" in image.info:
+                kind = MODE_NAMES.get(image.mode, f"the mode {image.mode}")
+                needed = "grey" if channels == 1 else "colour without transparency"
+                raise DataError(f"{where}: has {kind}; data/catalog.yaml expects {needed} images")
+            if not entry.resize and image.size != (width, height):
+                raise DataError(
+                    f"{where}: is {image.size[1]} x {image.size[0]} pixels instead of {height} x {width}; "
+                    "to accept images of other sizes, set resize: true in data/catalog.yaml"
+                )
+            upright = ImageOps.exif_transpose(image).convert(mode)
+            if upright.size != (width, height):
+                upright = upright.resize((width, height), Image.Resampling.BICUBIC)
+            return np.asarray(upright).reshape(entry.image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise DataError(f"{where}: does not decode as PNG or JPEG: {error}") from None

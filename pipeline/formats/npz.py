@@ -1,0 +1,63 @@
+"""NumPy archives: the arrays x_train, y_train and, if there is a test set, x_test, y_test."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.catalog import Entry
+from pipeline.core.errors import DataError
+from pipeline.formats import files
+from pipeline.formats.images import Images, checked
+
+
+def read(entry: Entry, folder: Path) -> dict[str, Images]:
+    """Read the file `arrays` of the catalog entry. Python objects are never unpickled."""
+    file = entry.files["arrays"]
+    with files.opened(folder, file) as (content, limit), zipfile.ZipFile(content) as archive:
+        present = {name.removesuffix(".npy") for name in archive.namelist()}
+        splits = [split for split in ("train", "test") if split == "train" or {f"x_{split}", f"y_{split}"} & present]
+        if missing := sorted({f"{kind}_{split}" for kind in "xy" for split in splits} - present):
+            raise DataError(f"{file.name}: has no array {', '.join(missing)}; found: {', '.join(sorted(present))}")
+        result = {}
+        for split in splits:
+            images_name, labels_name = (f"{file.name}: {kind}_{split}" for kind in "xy")
+            images = _images(_array(archive, f"x_{split}", images_name, limit), images_name)
+            labels = _labels(_array(archive, f"y_{split}", labels_name, limit), labels_name)
+            result[split] = checked(images, labels, entry, images_name, labels_name)
+    return result
+
+
+def _array(archive: zipfile.ZipFile, name: str, where: str, limit: int) -> np.ndarray:
+    info = archive.getinfo(f"{name}.npy")
+    files.refuse_bomb(where, info.file_size, limit)
+    try:
+        with archive.open(info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise DataError(f"{where} contains Python objects, which are not read; save numbers") from None
+        raise DataError(f"{where} is not an array: {error}") from None
+
+
+def _images(array: np.ndarray, where: str) -> np.ndarray:
+    if array.dtype != np.uint8:
+        raise DataError(f"{where} is {_kind(array)}; save images as uint8, from 0 to 255")
+    if array.ndim not in (3, 4):
+        raise DataError(f"{where} has the shape {array.shape}; allowed: (images, height, width) or with channels")
+    return array
+
+
+def _labels(array: np.ndarray, where: str) -> np.ndarray:
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{where} is {_kind(array)}; save labels as integers, 0 for the first class")
+    if array.ndim == 2 and array.shape[1] == 1:  # as in Keras's CIFAR
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(f"{where} has the shape {array.shape}; allowed: one label per image")
+    return array
+
+
+def _kind(array: np.ndarray) -> str:
+    missing = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+    return f"{array.dtype} with {missing:,} NaN" if missing else str(array.dtype)

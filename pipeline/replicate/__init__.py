@@ -1,0 +1,1 @@
+"""The stage `replicate`: every network trained with further seeds."""

@@ -1,0 +1,49 @@
+"""Training of every network with further seeds."""
+
+import shutil
+
+from pipeline.core import atomic
+from pipeline.core.config import TUNED
+from pipeline.core.records import RECORD, load_training
+from pipeline.train.train import Job, Output, Trainer
+
+
+def replicate(trainer: Trainer) -> None:
+    """Train every network with each of `params.replicate_seeds`, into artifacts/replicates/NAME/SEED.
+
+    DVC removes the output of a stage before it runs, so finished replicates are kept elsewhere: one with the same
+    settings, data and code is not trained again.
+
+    Raises:
+        DataError: a network was not trained yet, or on other data.
+    """
+    params, paths = trainer.params, trainer.paths
+    kept, stopwatch = paths.resumable / "replicate", trainer.tracker.stopwatch
+    records = {name: load_training(paths, name) for name in [*params.models, TUNED]}
+    for record in records.values():
+        record.require_data(trainer.data.info.digest)
+    folders = {}
+    for name, record in records.items():
+        for seed in params.replicate_seeds:
+            spec, title = trainer.spec(record.network, seed), f"{name} seed {seed}"
+            folder = folders[name, seed] = kept / f"{name}-{seed}-{trainer.key(spec)}"
+            if (folder / RECORD).is_file():
+                print(f"{title}: already trained", flush=True)
+                continue
+            trainer.train(
+                Job(
+                    name,
+                    spec,
+                    title,
+                    parent=record.run_id,
+                    checkpoint=folder / "checkpoint.npz",
+                    output=Output(folder / "model.keras", folder),
+                )
+            )
+    with stopwatch("writing"):
+        for (name, seed), folder in folders.items():
+            with atomic.folder(paths.replicate(name, seed)) as target:
+                shutil.copytree(folder, target, dirs_exist_ok=True)
+        for folder in kept.iterdir():
+            if folder not in folders.values():
+                shutil.rmtree(folder)

@@ -1,0 +1,1 @@
+"""The stage `report`: pages and texts from stored tables. No TensorFlow."""

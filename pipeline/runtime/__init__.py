@@ -1,0 +1,1 @@
+"""A Keras model at work: device, saved files, predictions, scores."""

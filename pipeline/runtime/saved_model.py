@@ -1,0 +1,72 @@
+"""Trained networks on disk: .keras files whose bytes depend on the network alone, loaded only with a known SHA-256.
+
+A .keras file is a configuration that Keras builds objects from, so one from a stranger is a stranger's program. A file
+is loaded only if it has the SHA-256 that training recorded, or that the user gives.
+"""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+
+import models.pooling  # noqa: F401  registers the custom layers that a network may contain
+from pipeline.core import atomic
+from pipeline.core.errors import DataError
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
+DATE_SAVED = "1980-01-01@00:00:00"
+
+
+def save(model: keras.Model, target: Path) -> str:
+    """Write a model so that equal models give equal bytes: Keras itself stores the time of saving.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    with atomic.file(target) as part:
+        fresh = part.with_name("fresh.keras")
+        model.save(fresh)
+        with zipfile.ZipFile(fresh) as source, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for name in sorted(source.namelist()):
+                content = source.read(name)
+                if name == "metadata.json":
+                    content = json.dumps(json.loads(content) | {"date_saved": DATE_SAVED}).encode()
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
+    return digest(target)
+
+
+def digest(path: Path) -> str:
+    """Compute the SHA-256 of a saved network.
+
+    Raises:
+        DataError: the file does not exist.
+    """
+    try:
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"{path}: not found; run `dvc repro` to train it") from None
+
+
+def load(path: Path, sha256: str) -> keras.Model:
+    """Load a model that `save` wrote.
+
+    Raises:
+        DataError: the file does not exist, has another SHA-256, is damaged, or contains code.
+    """
+    found = digest(path)
+    if found != sha256:
+        raise DataError(
+            f"{path}: SHA-256 is {found} instead of {sha256}: not the network that was trained here; "
+            "`dvc checkout` or `dvc repro` restores it"
+        )
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile, KeyError) as error:
+        if "Lambda" in str(error):
+            raise DataError(
+                f"{path}: contains a Lambda layer, which is Python code that would run here; use a Keras layer instead"
+            ) from None
+        raise DataError(f"{path}: not a readable network ({error}); run `dvc repro --force` on its stage") from None

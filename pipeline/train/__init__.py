@@ -1,0 +1,1 @@
+"""The stage `train@NAME`: one network of params.yaml."""

@@ -1,0 +1,36 @@
+"""Train one network of params.yaml:  python -m pipeline.train model_1
+
+Writes artifacts/models/NAME.keras and artifacts/train/NAME, and logs one MLflow run. A killed training resumes from its
+last checkpoint when it is started again.
+"""
+
+import argparse
+
+from pipeline.core import command, config
+from pipeline.core.paths import Paths
+from pipeline.runtime.startup import load_tensorflow
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train the named network."""
+    stopwatch, paths = command.Stopwatch(), Paths()
+    params = config.load(paths)
+    network = params.network(arguments.name)
+    with stopwatch("imports"):  # after the parameters are known to be valid
+        load_tensorflow()
+        from pipeline.runtime import device
+        from pipeline.train.train import Trainer, train_network
+
+        used = device.start(params.runtime)
+    train_network(arguments.name, network, Trainer.create("train", params, paths, used, stopwatch))
+    stopwatch.report(f"train {arguments.name}")
+
+
+def main() -> None:
+    parser = command.parser(__doc__)
+    parser.add_argument("name", help="a network: a key of `models` in params.yaml")
+    command.main(run, parser)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Keras callbacks of the training loop: observing epochs, and checkpoints to resume from."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from pipeline.core import atomic
+from pipeline.core.errors import TrainingError
+
+CHECKPOINT_INTERVAL = 5.0  # seconds of training, plus at most one epoch, that a kill may cost
+
+Epoch = dict[str, float]  # the metrics of one epoch: loss, accuracy, val_loss, val_accuracy
+
+
+class Monitor:
+    """Observes a fit and may end it. This one lets it run to its end, and shows its progress if it has a title."""
+
+    def __init__(self, title: str | None = None) -> None:
+        self.title = title
+
+    def on_run(self, run_id: str | None) -> None:
+        """Called with the id of the MLflow run before the fit begins."""
+
+    def on_epoch(self, number: int, metrics: Epoch) -> None:
+        """Called after each epoch with its number, from 0, and its metrics."""
+
+    def should_stop(self, history: list[Epoch]) -> bool:
+        """Return whether training ends here; called after each epoch."""
+        return False
+
+
+class History(keras.callbacks.Callback):
+    """Sets the epoch of the batches, keeps the history, reports to the monitor and shows progress."""
+
+    def __init__(self, epoch: tf.Variable, epochs: int, monitor: Monitor) -> None:
+        super().__init__()
+        self.epochs: list[Epoch] = []
+        self._epoch = epoch
+        self._count = epochs
+        self._monitor = monitor
+        self._bar: tqdm | None = None
+        self._began = 0.0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        for number, metrics in enumerate(self.epochs):  # of the epochs before an interruption
+            self._monitor.on_epoch(number, metrics)
+        if self._monitor.title and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=self._count, initial=len(self.epochs), desc=self._monitor.title, unit="epoch", dynamic_ncols=True
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch.assign(epoch)
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        if metrics["loss"] != metrics["loss"]:
+            raise TrainingError(f"the loss of epoch {epoch + 1} is not a number; try a lower fit.learning_rate")
+        self.epochs.append(metrics)
+        self._monitor.on_epoch(epoch, metrics)
+        if self._monitor.should_stop(self.epochs):
+            self.model.stop_training = True
+        shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(shown)
+            self._bar.update()
+        elif self._monitor.title:
+            seconds = time.perf_counter() - self._began
+            print(f"{self._monitor.title} epoch {epoch + 1}/{self._count} {shown} ({seconds:.1f} s)", flush=True)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves weights, optimizer, random generators, history and early stopping at the end of an epoch.
+
+    A resumed fit ends in the same bytes as one that was never interrupted. Keras's own BackupAndRestore leaves out the
+    random generators of dropout, the history and early stopping.
+    """
+
+    def __init__(self, path: Path, history: list[Epoch], stopping: list[keras.callbacks.EarlyStopping]) -> None:
+        super().__init__()
+        self._path = path
+        self._history = history
+        self._stopping = stopping
+        self._saved = time.monotonic()
+        self._resumed: dict[str, np.ndarray] | None = None
+
+    def restore(self, model: keras.Model) -> int:
+        """Restore the saved state, if there is one, and return the epoch to continue with."""
+        if not self._path.is_file():
+            return 0
+        with np.load(self._path) as archive:
+            state = dict(archive)
+        for number, variable in enumerate(_variables(model)):
+            variable.assign(state[f"variable_{number}"])
+        self._history.extend(json.loads(str(state["history"])))
+        self._resumed = state
+        print(f"resuming interrupted training after epoch {len(self._history)}", flush=True)
+        return len(self._history)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self._resumed is None:
+            return
+        for stopping in self._stopping:  # only now: EarlyStopping resets itself when training begins
+            vars(stopping).update(json.loads(str(self._resumed["stopping"])))
+            stopping.best_weights = [self._resumed[f"best_{n}"] for n in range(len(self.model.get_weights()))]
+        self._resumed = None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if time.monotonic() - self._saved < CHECKPOINT_INTERVAL or self.model.stop_training:
+            return
+        state: dict[str, Any] = {f"variable_{number}": np.asarray(v) for number, v in enumerate(_variables(self.model))}
+        state["history"] = np.array(json.dumps(self._history))
+        for stopping in self._stopping:
+            progress = {"best": float(stopping.best), "best_epoch": stopping.best_epoch, "wait": stopping.wait}
+            state["stopping"] = np.array(json.dumps(progress))
+            state |= {f"best_{number}": weights for number, weights in enumerate(stopping.best_weights)}
+        with atomic.file(self._path) as part:
+            np.savez(part, **state)
+        self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """Delete the checkpoint of a fit that is complete."""
+        self._path.unlink(missing_ok=True)
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]

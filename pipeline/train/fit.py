@@ -1,0 +1,119 @@
+"""Fit one network: the only training loop of the project, for stages and trials alike."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from models import cnn
+from pipeline.core.config import OBJECTIVE_DIRECTIONS, Fit, NetworkConfig
+from pipeline.core.dataset import DatasetInfo, TrainingData
+from pipeline.core.records import Scores
+from pipeline.runtime.predictor import predictor
+from pipeline.runtime.scores import scores
+from pipeline.train.batches import TrainingBatches, scoring_batches
+from pipeline.train.callbacks import Checkpoint, Epoch, History, Monitor
+from pipeline.train.fused_adam import Adam, AdamW
+
+SCORING_BATCH = 500  # images; divides the common sizes of test sets, so that no second graph is compiled
+STEPS_PER_EXECUTION = 32  # steps that TensorFlow takes before it returns to Python
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """What a fit's result follows from, beside data and code.
+
+    `seed` determines the initial weights, the order of the batches, dropout and augmentation. `best` is the validation
+    metric, val_loss or val_accuracy, whose best epoch gives the weights; None: those of the last epoch.
+    """
+
+    network: NetworkConfig
+    seed: int
+    precision: str
+    best: str | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, the metrics of each epoch, and the scores of its final weights on the validation images."""
+
+    model: keras.Model
+    history: list[Epoch]
+    validation: Scores
+
+
+def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, checkpoint: Path | None = None) -> Fitted:
+    """Train a network from its specification.
+
+    Args:
+        checkpoint: a file to resume interrupted training from; it is removed at the end.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    network, settings, classes = spec.network, spec.network.fit, len(data.info.classes)
+    keras.utils.set_random_seed(spec.seed)
+    model = cnn.build(network, data.info.image, classes, spec.precision, to_train=True)
+    batches = TrainingBatches(data.train, classes, settings.batch_size, spec.seed, settings.augmentation)
+    scoring = scoring_batches(data.validation, classes, SCORING_BATCH)
+    model.compile(
+        optimizer=optimizer(settings, batches.steps),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=network.head.output == "logits", label_smoothing=settings.label_smoothing
+        ),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        steps_per_execution=min(batches.steps, STEPS_PER_EXECUTION),
+        jit_compile=False,  # XLA's convolutions on a CPU take several times as long
+    )
+    model.optimizer.build(model.trainable_variables)  # else made while TensorFlow traces a step, which is traced again
+    stopping = [_best_weights("val_loss", settings.early_stopping)] if settings.early_stopping else []
+    selection = [_best_weights(spec.best, settings.epochs)] if spec.best else []
+    history = History(batches.epoch, settings.epochs, monitor or Monitor())
+    resumable = Checkpoint(checkpoint, history.epochs, stopping) if checkpoint else None
+    model.fit(
+        batches.dataset,
+        validation_data=scoring,
+        epochs=settings.epochs,
+        initial_epoch=resumable.restore(model) if resumable else 0,
+        callbacks=[*stopping, *selection, history, *([resumable] if resumable else [])],
+        shuffle=False,  # the batches come shuffled
+        verbose=0,
+    )
+    if resumable:
+        resumable.remove()
+    trained = _for_inference(model, network, data.info, spec.precision)
+    validation = scores(predictor(trained)(data.validation.images), data.validation.labels)
+    return Fitted(trained, history.epochs, validation)
+
+
+def optimizer(settings: Fit, steps: int) -> keras.Optimizer:
+    """Create the configured optimizer, with its learning-rate schedule over epochs of so many steps."""
+    kinds: dict[str, tuple[type[keras.Optimizer], dict[str, Any]]] = {
+        "adam": (Adam, {}),
+        "adamw": (AdamW, {}),
+        "nadam": (keras.optimizers.Nadam, {}),
+        "rmsprop": (keras.optimizers.RMSprop, {}),
+        "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    }
+    kind, options = kinds[settings.optimizer]
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
+    if settings.ema:
+        options |= {"use_ema": True, "ema_momentum": settings.ema}
+    return kind(learning_rate=rate, **options)
+
+
+def _best_weights(metric: str, patience: int) -> keras.callbacks.EarlyStopping:
+    """Stops after `patience` epochs without improvement, and restores the weights of the best epoch in any case."""
+    return keras.callbacks.EarlyStopping(
+        metric, mode=OBJECTIVE_DIRECTIONS[metric], patience=patience, restore_best_weights=True
+    )
+
+
+def _for_inference(model: keras.Model, network: NetworkConfig, info: DatasetInfo, precision: str) -> keras.Model:
+    """The same weights in Keras's own layers, without the optimizer, which would triple the file."""
+    copy = cnn.build(network, info.image, len(info.classes), precision)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,1 @@
+"""The stage `tune`: the search for a better network."""

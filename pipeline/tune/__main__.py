@@ -1,0 +1,37 @@
+"""Search dropout, pooling and whatever else `tune.space` lists:  python -m pipeline.tune
+
+The base network's own values are the first trial. The best trials are trained again with other seeds, and the winner is
+then trained like any network of params.yaml, under the name `tuned`; its block is written to artifacts/tune/best.yaml,
+ready to be pasted under `models`. A killed search resumes with the trials that are left when it is started again.
+"""
+
+import argparse
+
+from pipeline.core import command, config
+from pipeline.core.paths import Paths
+from pipeline.runtime.startup import load_tensorflow
+from pipeline.tune import workers
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Search, and train the winner."""
+    stopwatch, paths = command.Stopwatch(), Paths()
+    params = config.load(paths)
+    with workers.team(workers.settings(params)) as team:  # which load TensorFlow at the same time
+        with stopwatch("imports"):  # after the parameters are known to be valid
+            load_tensorflow()
+            from pipeline.runtime import device
+            from pipeline.tune import trial_runner
+            from pipeline.tune.tune import tune
+
+            used = device.start(params.runtime)
+        tune(trial_runner.start(params, paths, used, stopwatch), team)
+    stopwatch.report("tune")
+
+
+def main() -> None:
+    command.main(run, command.parser(__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Trials and their outcomes: types, ranking and tables."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.core.config import OBJECTIVE_DIRECTIONS
+from pipeline.core.search_space import Dimension, Value
+
+METRICS = ("val_accuracy", "val_loss")  # of a trial
+EPOCH_METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")  # of each epoch of its curve
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of running a trial.
+
+    `status`: COMPLETED or FAILED. `curve`: the metrics of each epoch, fewer if the trial was stopped early. `run_id`:
+    the ID of its MLflow run.
+    """
+
+    status: str
+    metrics: Metrics
+    curve: list[Metrics]
+    error: str | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: its number in the search, the values of its active dimensions, its epochs, and its outcome.
+
+    `status`: RUNNING, COMPLETED, PRUNED or FAILED. `note`: attached by the search to every trial. `finalist`: for a
+    trial that is trained again, its number in the search and the new seed.
+    """
+
+    number: int
+    values: dict[str, Value]
+    epochs: int
+    status: str
+    metrics: Metrics
+    curve: list[Metrics]
+    error: str | None = None
+    run_id: str | None = None
+    note: dict[str, str] | None = None
+    finalist: Sequence[int] | None = None
+
+
+ShouldStop = Callable[[list[Metrics]], bool]  # from the curve so far
+RunTrial = Callable[[Trial, ShouldStop], Outcome]
+
+
+def cost(metrics: Metrics, objective: str) -> float:
+    """The objective with the sign for which lower is better."""
+    return metrics[objective] if OBJECTIVE_DIRECTIONS[objective] == "min" else -metrics[objective]
+
+
+def ranked(trials: list[Trial], objective: str) -> list[Trial]:
+    """The completed trials, best first (ties: the lower number first), with only the best trial of each network."""
+    completed = sorted((t for t in trials if t.status == "COMPLETED"), key=lambda t: cost(t.metrics, objective))
+    networks: dict[str, Trial] = {}
+    for trial in completed:
+        networks.setdefault(json.dumps(trial.values), trial)
+    return list(networks.values())
+
+
+def trial_table(trials: list[Trial], dimensions: list[Dimension]) -> pd.DataFrame:
+    """One row per trial: trial, status, epochs run, metrics, and a column per dimension, empty where it is inactive."""
+    rows = [
+        {
+            "trial": trial.number,
+            "status": trial.status,
+            "epochs": len(trial.curve),
+            **{name: trial.metrics.get(name) for name in METRICS},
+            **{d.name: _cell(trial.values[d.name]) if d.name in trial.values else None for d in dimensions},
+        }
+        for trial in trials
+    ]
+    types = {"trial": int, "epochs": int, **dict.fromkeys(METRICS, float)}
+    return pd.DataFrame(rows, dtype=object).astype(types)  # without dtype=object, 2 beside an empty cell becomes 2.0
+
+
+def curve_table(trials: list[Trial]) -> pd.DataFrame:
+    """One row per trial and epoch: trial, epoch from 1, loss, accuracy, val_loss, val_accuracy."""
+    rows = [
+        {"trial": trial.number, "epoch": epoch, **{name: metrics[name] for name in EPOCH_METRICS}}
+        for trial in trials
+        for epoch, metrics in enumerate(trial.curve, start=1)
+    ]
+    return pd.DataFrame(rows, columns=["trial", "epoch", *EPOCH_METRICS])
+
+
+def _cell(value: Value) -> Value:
+    return json.dumps(value) if isinstance(value, list | dict) else value

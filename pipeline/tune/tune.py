@@ -1,0 +1,200 @@
+"""The search: run trials, train finalists with other seeds, and train the winner like any other network."""
+
+import io
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+from tqdm import tqdm
+
+from models.architecture import trace
+from pipeline.core import atomic, config, search_space
+from pipeline.core.config import TUNED, NetworkConfig, Params
+from pipeline.core.errors import TrainingError
+from pipeline.core.records import Counts, SearchRecord
+from pipeline.tracking import Run
+from pipeline.train.train import train_network
+from pipeline.tune import finalists
+from pipeline.tune.oracles import Oracle, finalists_oracle, make_oracle
+from pipeline.tune.search import all_fits, run_trials, settled_trials
+from pipeline.tune.trial import METRICS, Metrics, Outcome, ShouldStop, Trial, cost, curve_table, ranked, trial_table
+from pipeline.tune.trial_runner import TrialRunner
+from pipeline.tune.workers import Team
+
+
+def tune(runner: TrialRunner, team: Team | None) -> None:
+    """Search, write what was found to artifacts/tune, and train the winner.
+
+    Args:
+        team: the worker processes; None: the trials run in this process.
+
+    Raises:
+        TrainingError: no trial was completed, or every finalist failed.
+    """
+    trainer = runner.trainer
+    params, paths, stopwatch = trainer.params, trainer.paths, trainer.tracker.stopwatch
+    folder = paths.resumable / "tune" / runner.key
+    known = folder / "run_id"
+    resumed = known.read_text(encoding="utf-8") if known.is_file() else None
+    with trainer.tracker.run("search", resume=resumed) as parent:
+        if parent.id != resumed:
+            parent.tags({"params.digest": runner.settings_digest})
+            settings = config.flatten(params.tune.model_dump(mode="json"))
+            parent.params(settings | {"seed": params.seed, "precision": trainer.device.precision})
+            parent.dataset(trainer.data.info, "search")
+            atomic.write_text(known, parent.id or "")
+        search = Search(runner, team, folder, parent)
+        oracle, trials = search.run()
+        best = ranked(trials, params.tune.objective)
+        if not best:
+            raise TrainingError(f"tune: no trial was completed; the first failed with:\n{trials[0].error}")
+        winner, rows = best[0], None
+        if len(chosen := best[: params.tune.finalists]) > 1:
+            winner, rows = search.run_finalists(oracle, chosen)
+        network = config.network_from(search_space.apply(params.base.model_dump(mode="json"), winner.values))
+        tables = {"trials": trial_table(trials, params.dimensions), "curves": curve_table(trials), "finalists": rows}
+        with stopwatch("writing"), atomic.folder(paths.search) as results:
+            for name, table in tables.items():
+                if table is not None:
+                    table.to_csv(results / f"{name}.csv", index=False)
+            (results / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
+            SearchRecord(
+                run_id=parent.id,
+                objective=params.tune.objective,
+                data_digest=trainer.data.info.digest,
+                settings_digest=runner.settings_digest,
+                device=trainer.device,
+                winner=winner.number,
+                errors={str(trial.number): trial.error for trial in trials if trial.error},
+            ).write(results)
+        for name in ("trials", "finalists"):
+            if (table := tables[name]) is not None:
+                parent.table(name, table)
+        parent.file(paths.search)
+    print(f"winner of {len(trials)} trials: {winner.number} ({_shown(winner.metrics)}); training it as {TUNED}")
+    train_network(TUNED, network, trainer)
+    shutil.rmtree(paths.resumable / "tune", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trials and finalists of one search, run by a team of workers or in this process.
+
+    `folder` keeps the outcomes for a search that is resumed; `parent` is the MLflow run of the search.
+    """
+
+    runner: TrialRunner
+    team: Team | None
+    folder: Path
+    parent: Run
+
+    def run(self) -> tuple[Oracle, list[Trial]]:
+        """Run all trials, or those left of an interrupted search; return them in the order in which they were begun."""
+        trainer, tune = self.runner.trainer, self.runner.trainer.params.tune
+        base, seed = trainer.params.base.model_dump(mode="json"), trainer.params.seed
+        note = {"search": self.runner.fingerprint, "parent": self.parent.id or ""}
+        total = None if tune.tuner == "hyperband" else tune.trials
+        with (
+            tqdm(desc="search", unit="trial", total=total, disable=None, dynamic_ncols=True) as bar,
+            trainer.tracker.stopwatch("search"),
+        ):
+
+            def on_end(trial: Trial) -> None:
+                bar.update()
+                outcome = trial.error or f"{_shown(trial.metrics)} after {len(trial.curve)} of {trial.epochs} epochs"
+                bar.write(f"trial {trial.number}: {outcome} {json.dumps(trial.values)}")
+
+            oracle = make_oracle(tune, base, seed, self.folder, on_end, note)
+            self._run_trials(oracle)
+            trials = settled_trials(oracle)
+        stopped = [trial for trial in trials if trial.status == "PRUNED"]
+        for trial in filter(lambda trial: trial.run_id, stopped):
+            with trainer.tracker.reopen(f"trial {trial.number}", trial.run_id) as run:
+                run.tags({"pruned": f"after epoch {len(trial.curve)} of {trial.epochs}"})
+        if oracle.used_up:
+            networks = len({json.dumps(trial.values) for trial in trials})
+            print(f"search space exhausted after {networks} distinct networks")
+        if stopped:
+            print(f"stopped early: {', '.join(str(trial.number) for trial in stopped)}")
+        return oracle, trials
+
+    def run_finalists(self, searched: Oracle, chosen: list[Trial]) -> tuple[Trial, pd.DataFrame]:
+        """Train the best trials with other seeds; return the winner, and a row for each fit."""
+        trainer, tune = self.runner.trainer, self.runner.trainer.params.tune
+
+        def on_end(trial: Trial) -> None:
+            assert trial.finalist
+            number, seed = trial.finalist
+            print(f"finalist {number}, seed {seed}: {trial.error or _shown(trial.metrics)}", flush=True)
+
+        with trainer.tracker.stopwatch("finalists"):
+            seeds = finalists.seeds(trainer.params.seed, tune.finalist_seeds)
+            oracle = finalists_oracle(searched, chosen, seeds, self.folder / "finalists", on_end)
+            self._run_trials(oracle)
+        table = pd.DataFrame([self._row(trial) for trial in all_fits(oracle)])
+        complete = table.groupby("trial").filter(lambda fits: (fits["status"] == "COMPLETED").all())
+        if complete.empty:
+            raise TrainingError("tune: every finalist failed with at least one seed; see the messages above")
+        sign = cost({tune.objective: 1.0}, tune.objective)
+        groups = complete.groupby("trial", sort=False)
+        scores = {int(str(number)): list(sign * fits[tune.objective]) for number, fits in groups}
+        verdict = finalists.verdict(scores, dict(zip(table["trial"], table["parameters"], strict=True)))
+        means = ", ".join(f"trial {number} {sign * mean:.4f}" for number, mean in verdict.means.items())
+        print(f"mean {tune.objective} of {tune.finalist_seeds} seeds: {means}")
+        best = min(verdict.means, key=lambda number: verdict.means[number])
+        error = f"one standard error ({verdict.standard_error:.4f})"
+        reason = "the best mean" if verdict.winner == best else f"within {error} of trial {best}, and smaller"
+        print(f"the winner is trial {verdict.winner}: {reason}", flush=True)
+        return next(trial for trial in chosen if trial.number == verdict.winner), table
+
+    def _run_trials(self, oracle: Oracle) -> None:
+        if self.team:
+            self.team.run(oracle)
+            return
+
+        def run(trial: Trial, should_stop: ShouldStop) -> Outcome:
+            return self.runner.run(trial, should_stop, (trial.note or {}).get("parent"))
+
+        run_trials(oracle, "worker0", self.runner.trainer.params.tune, run)
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        assert trial.finalist
+        number, seed = trial.finalist
+        info = self.runner.trainer.data.info
+        network = self.runner.network(trial.values, self.runner.trainer.params.tune.epochs)
+        counts = Counts.of(trace(network, info.image, len(info.classes)))
+        row = {"trial": number, "seed": seed, "status": trial.status, "parameters": counts.parameters}
+        return row | {name: trial.metrics.get(name) for name in METRICS}
+
+
+def pasteable(network: NetworkConfig, params: Params) -> str:
+    """A network's block as YAML to paste under `models`, without what equals the defaults."""
+    block = network.model_dump(mode="json", exclude_defaults=True)
+    fit = _differing(block.pop("fit"), params.fit.model_dump(mode="json"))
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = io.StringIO()
+    yaml.dump({TUNED: block | ({"fit": fit} if fit else {})}, text)
+    return f"# The winner of the search; paste it under `models` in params.yaml and give it a name.\n{text.getvalue()}"
+
+
+def _differing(value: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    different = {}
+    for key, own in value.items():
+        if isinstance(own, dict):
+            own = _differing(own, common[key])
+            if not own:
+                continue
+        elif own == common[key]:
+            continue
+        different[key] = own
+    return different
+
+
+def _shown(metrics: Metrics) -> str:
+    return " ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,0 +1,1 @@
+"""The stage `validate`: checks, splits, and arrays to train on."""

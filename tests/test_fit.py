@@ -1,0 +1,227 @@
+"""Training loop: determinism, resumption, settings."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.core import config, dataset
+from pipeline.core.config import NetworkConfig
+from pipeline.core.errors import TrainingError
+from pipeline.runtime import saved_model
+from pipeline.runtime.predictor import predictor
+from pipeline.runtime.scores import scores
+from pipeline.train import callbacks
+from pipeline.train.callbacks import Epoch, Monitor
+from pipeline.train.fit import FitSpec, Fitted, fit, optimizer
+
+from .conftest import ROOT, Project, overlaid
+
+NETWORK = {"blocks": [{"filters": [4], "dropout": 0.3, "batch_norm": True}], "head": {"dense": [16], "dropout": 0.3}}
+
+
+def network(project: Project, **fit: Any) -> NetworkConfig:
+    """A small network with the project's training settings, some of them changed."""
+    common = project.params()["fit"]
+    return config.network_from(NETWORK | {"fit": overlaid(common, {"epochs": 3} | fit)})
+
+
+class Stop(Monitor):
+    """Ends a fit on a condition."""
+
+    def __init__(self, condition: Callable[[list[Epoch]], bool]) -> None:
+        super().__init__()
+        self._condition = condition
+
+    def should_stop(self, history: list[Epoch]) -> bool:
+        return self._condition(history)
+
+
+class OnEpoch(Monitor):
+    """Calls a function after each epoch."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        super().__init__()
+        self._call = call
+
+    def on_epoch(self, number: int, metrics: Epoch) -> None:
+        self._call(number)
+
+
+def fitted(
+    project: Project,
+    settings: dict[str, Any] | None = None,
+    monitor: Monitor | None = None,
+    checkpoint: Path | None = None,
+    **spec: Any,
+) -> Fitted:
+    """Fit the small network with some training settings changed."""
+    changed = FitSpec(network(project, **settings or {}), **{"seed": 7, "precision": "float32"} | spec)
+    return fit(changed, dataset.load_training(project.paths), monitor, checkpoint)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_seed_determines_history_and_weights(validated: Project, precision: str):
+    first, again, other = (fitted(validated, seed=seed, precision=precision) for seed in (7, 7, 8))
+    assert first.history == again.history
+    for ours, theirs in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert first.history != other.history
+
+
+def test_validation_scores_are_those_of_the_returned_network(validated: Project):
+    found = fitted(validated, {"ema": 0.9})
+    validation = dataset.load(validated.paths, "validation")
+    expected = scores(predictor(found.model)(validation.images), validation.labels)
+    assert found.validation.accuracy == expected.accuracy
+    assert found.validation.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_training_learns(validated: Project):
+    losses = [epoch["loss"] for epoch in fitted(validated, {"epochs": 6, "learning_rate": 0.01}).history]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_optimizer_and_schedule_are_the_configured_ones(validated: Project, name: str, schedule: str):
+    settings = network(validated, optimizer=name, schedule=schedule, epochs=4, learning_rate=0.01).fit
+    built = optimizer(settings, steps=10)
+    assert type(built).__name__.lower() == name
+    built.build([keras.Variable(np.zeros(3))])
+    rates = []
+    for step in (0, 20, 40):
+        built.iterations.assign(step)
+        rates.append(float(built.learning_rate))
+    assert rates == pytest.approx([0.01] * 3 if schedule == "constant" else [0.01, 0.005, 0.0], abs=1e-9)
+
+
+def test_ema_ends_with_averaged_weights(validated: Project):
+    plain, averaged = fitted(validated), fitted(validated, {"ema": 0.99})
+    assert [epoch["loss"] for epoch in plain.history] == [epoch["loss"] for epoch in averaged.history]
+    kernels = [found.model.get_layer("head_dense1").kernel.numpy() for found in (plain, averaged)]
+    assert not np.allclose(*kernels)
+
+
+def test_label_smoothing_raises_the_loss_of_a_confident_network(validated: Project):
+    plain, smooth = fitted(validated), fitted(validated, {"label_smoothing": 0.2})
+    assert smooth.history[-1]["loss"] > plain.history[-1]["loss"]
+
+
+def test_early_stopping_keeps_the_best_epoch(validated: Project):
+    settings = {"early_stopping": 1, "epochs": 40, "learning_rate": 0.05, "schedule": "constant"}
+    found = fitted(validated, settings)
+    losses = [epoch["val_loss"] for epoch in found.history]
+    assert len(losses) < 40
+    assert losses[-1] > min(losses)
+    assert found.validation.loss == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_stopped_training_has_the_same_history_up_to_its_end(validated: Project):
+    whole = fitted(validated)
+    stopped = fitted(validated, monitor=Stop(lambda history: len(history) == 2))
+    assert stopped.history == whole.history[:2]
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val_loss", min), ("val_accuracy", max)])
+def test_weights_of_the_best_epoch_are_kept_on_request(validated: Project, metric: str, best: Any):
+    def worse(history: list[dict[str, float]]) -> bool:
+        values = [epoch[metric] for epoch in history]
+        return values[-1] != best(values)
+
+    settings = {"epochs": 40, "learning_rate": 0.03, "schedule": "constant"}
+    found = fitted(validated, settings, Stop(worse), best=metric)
+    values = [epoch[metric] for epoch in found.history]
+    assert worse(found.history)
+    assert getattr(found.validation, metric.removeprefix("val_")) == pytest.approx(best(values), rel=1e-3)
+
+
+def test_diverged_training_is_an_error(validated: Project):
+    with pytest.raises(TrainingError, match=r"the loss of epoch \d+ is not a number; try a lower fit\.learning_rate"):
+        fitted(validated, {"optimizer": "sgd", "learning_rate": 10.0, "schedule": "constant", "epochs": 20})
+
+
+def test_a_line_is_printed_for_every_epoch(validated: Project, capsys: pytest.CaptureFixture[str]):
+    fitted(validated, monitor=Monitor("small"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("small epoch")]
+    assert [line.split(" ")[2] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert all("val_accuracy 0." in line for line in lines)
+    fitted(validated)
+    assert capsys.readouterr().out == ""
+
+
+KILLED = """
+import os, sys
+from collections.abc import Callable
+from pathlib import Path
+from pipeline.runtime import saved_model
+from pipeline.train import callbacks
+from tests.conftest import Project
+from tests.test_fit import OnEpoch, fitted
+
+callbacks.CHECKPOINT_INTERVAL = 0.0
+project, kept, kill, settings = Project(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), eval(sys.argv[4])
+
+def stop(epoch):
+    if epoch == kill:
+        os.kill(os.getpid(), 9)
+
+found = fitted(project, settings, OnEpoch(stop), kept / "state.npz")
+saved_model.save(found.model, kept / "network.keras")
+print(found.history)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "kill"),
+    [
+        ({"epochs": 5, "augmentation": {"shift": 0.1}, "ema": 0.9}, 3),
+        # The loss rises from the first epoch: training stops early and restores weights from before the kill.
+        ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant"}, 2),
+    ],
+    ids=["ema and augmentation", "early stopping"],
+)
+def test_killed_training_resumes_and_gives_the_same_bytes(
+    validated: Project, tmp_path: Path, settings: dict, kill: int
+):
+    def run(folder: str, kill: int) -> subprocess.CompletedProcess[str]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        command = [sys.executable, "-c", KILLED, str(validated.root), str(tmp_path / folder), str(kill), repr(settings)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert run("killed", kill=kill).returncode == -9
+    assert (tmp_path / "killed" / "state.npz").is_file()
+    resumed, whole = run("killed", kill=-1), run("whole", kill=-1)
+    assert f"resuming interrupted training after epoch {kill}" in resumed.stdout
+    assert resumed.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1] != ""
+    digests = [
+        hashlib.sha256((tmp_path / folder / "network.keras").read_bytes()).hexdigest() for folder in ("killed", "whole")
+    ]
+    assert digests[0] == digests[1]
+    assert not (tmp_path / "killed" / "state.npz").exists()
+
+
+def test_checkpoints_are_written_at_most_once_per_interval(
+    validated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert callbacks.CHECKPOINT_INTERVAL >= 1
+    monkeypatch.setattr(callbacks, "CHECKPOINT_INTERVAL", 3600.0)  # longer than three epochs take on any machine
+    state = tmp_path / "state.npz"
+    seen: list[bool] = []
+    fitted(validated, monitor=OnEpoch(lambda epoch: seen.append(state.exists())), checkpoint=state)
+    assert seen == [False] * 3
+
+
+def test_saved_networks_have_no_optimizer(validated: Project, tmp_path: Path):
+    found = fitted(validated)
+    sha256 = saved_model.save(found.model, tmp_path / "network.keras")
+    loaded = saved_model.load(tmp_path / "network.keras", sha256)
+    assert not loaded.compiled
+    weights = sum(weight.nbytes for weight in loaded.get_weights())
+    assert (tmp_path / "network.keras").stat().st_size < 1.5 * weights + 100_000

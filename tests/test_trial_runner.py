@@ -1,0 +1,86 @@
+"""Trials and finalists: what is logged, and which failures belong to the trial."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import tensorflow as tf
+from mlflow.entities import Run
+
+from pipeline.core import config
+from pipeline.core.command import Stopwatch
+from pipeline.core.errors import TrainingError
+from pipeline.core.records import Device
+from pipeline.train import train
+from pipeline.train.callbacks import Monitor
+from pipeline.train.fit import FitSpec
+from pipeline.tune import trial_runner
+from pipeline.tune.trial import Trial
+from pipeline.tune.trial_runner import TrialRunner
+
+from .conftest import Project
+
+EPOCH = {"loss": 1.0, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.4}
+TRIAL = Trial(3, {"head.dropout": 0.5}, 4, "RUNNING", {}, [])
+CPU = Device(kind="cpu", name="a processor", precision="float32", threads=1)
+
+
+@pytest.fixture
+def runner(copy_of_validated: Project, no_store: None) -> TrialRunner:
+    paths = copy_of_validated.paths
+    return trial_runner.start(config.load(paths), paths, CPU, Stopwatch())
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fit(spec: FitSpec, data: Any, monitor: Monitor, checkpoint: Path | None) -> None:
+        monitor.on_epoch(0, EPOCH)
+        raise error
+
+    return fit
+
+
+def only_run(root: Path) -> Run:
+    client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    [run] = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return run
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TrainingError("the loss of epoch 2 is not a number"),
+        MemoryError("no memory"),
+        tf.errors.ResourceExhaustedError(None, None, "no memory"),
+    ],
+)
+def test_failure_of_the_trial_is_an_outcome(runner: TrialRunner, error: Exception, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "fit", failing(error))
+    outcome = runner.run(TRIAL, lambda curve: False, None)
+    assert (outcome.status, outcome.metrics, outcome.curve) == ("FAILED", {}, [EPOCH])
+    assert str(outcome.error).startswith(type(error).__name__)
+    run = only_run(runner.trainer.paths.root)
+    assert (run.info.run_id, run.info.status) == (outcome.run_id, "FAILED")
+
+
+def test_network_that_leaves_nothing_of_the_image_is_a_failure_of_the_trial(runner: TrialRunner):
+    trial = Trial(3, {f"blocks.{block}.pooling.window": 9 for block in range(3)}, 4, "RUNNING", {}, [])
+    outcome = runner.run(trial, lambda curve: False, None)
+    assert outcome.status == "FAILED"
+    assert "too large for" in str(outcome.error)
+
+
+def test_programming_error_is_not_hidden(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train, "fit", failing(TypeError("a mistake")))
+    with pytest.raises(TypeError, match="a mistake"):
+        runner.run(TRIAL, lambda curve: False, None)
+
+
+def test_stopped_trial_keeps_its_curve_and_its_metrics(runner: TrialRunner):
+    outcome = runner.run(TRIAL, lambda curve: len(curve) == 1, None)
+    assert (outcome.status, len(outcome.curve)) == ("COMPLETED", 1)  # the search decides that it was pruned
+    run = only_run(runner.trainer.paths.root)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"head.dropout": "0.5", "fit.epochs": "4", "seed": "42"}
+    assert run.data.metrics["val_loss"] == outcome.curve[0]["val_loss"]
