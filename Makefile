@@ -10,7 +10,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --r
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui serve test check bench readme lock
+.PHONY: help setup repro ui serve test check audit bench readme lock
 
 help:  ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,8 @@ repro: setup  ## run every out-of-date stage
 
 ui: setup  ## open the MLflow UI on 127.0.0.1:5000 (PORT=5001 for another port)
 	python -m pipeline.tracking
-	mlflow ui --backend-store-uri $(or $(MLFLOW_TRACKING_URI),sqlite:///mlflow.db) --host 127.0.0.1 \
-	  --port $(or $(PORT),5000) --workers 1
+	MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" \
+	  mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
 
 serve: setup  ## serve the champion over HTTP on 127.0.0.1:5001 (PORT=..., MODEL=models:/NAME/VERSION)
 	python -m pipeline.serve --port $(or $(PORT),5001) $(if $(MODEL),--model $(MODEL))
@@ -35,6 +35,9 @@ check: setup $(DEVELOPMENT)  ## run ruff and pyright
 	ruff check
 	ruff format --check
 	pyright
+
+audit: $(DEVELOPMENT)  ## compare the pinned packages with known advisories (needs an advisory service)
+	uvx pip-audit --require-hashes --disable-pip --requirement requirements.txt
 
 bench: setup $(BENCH)/.installed  ## compare speed with plain Keras and PyTorch (ARGS="--only training")
 	python -m benchmarks.speed $(ARGS)

@@ -2,8 +2,8 @@
 
   python -m benchmarks.planted ../shared/datasets/mnist [--seeds 5]
 
-Each seed plants ten wrong labels, ten exact copies across the splits, and ten near copies: two each with noise, darker,
-shifted by a pixel, with dead pixels, and through JPEG.
+Each seed plants 16 wrong labels, 16 exact copies across the splits, and 16 near copies: two each with noise, darker,
+shifted by a pixel, with dead pixels, through JPEG, blurred, turned by 3 degrees, and cropped by a pixel on each side.
 """
 
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from benchmarks.project import ROOT, create, parser, yaml
 from pipeline.core import config
@@ -22,12 +22,16 @@ from pipeline.core.paths import Paths
 from pipeline.formats.read import read
 from pipeline.validate.validate import validate
 
-COUNT = 10  # of each fault
+COUNT = 16  # of each fault
+
+
+def picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image.astype(np.uint8))
 
 
 def compressed(image: np.ndarray) -> np.ndarray:
     content = io.BytesIO()
-    Image.fromarray(image.astype(np.uint8)).save(content, "JPEG", quality=75)
+    picture(image).save(content, "JPEG", quality=75)
     return np.asarray(Image.open(content))
 
 
@@ -37,6 +41,11 @@ CHANGES = {  # of an image (28, 28), as float64
     "shifted": lambda image, draws: np.roll(image, 1, axis=1),
     "speckled": lambda image, draws: np.where(draws.random(image.shape) < 0.01, 255, image),
     "compressed": lambda image, draws: compressed(image),
+    "blurred": lambda image, draws: np.asarray(picture(image).filter(ImageFilter.GaussianBlur(1))),
+    "turned": lambda image, draws: np.asarray(picture(image).rotate(3, Image.Resampling.BICUBIC)),
+    "cropped": lambda image, draws: np.asarray(
+        picture(image).crop((1, 1, 27, 27)).resize((28, 28), Image.Resampling.BICUBIC)
+    ),
 }
 
 

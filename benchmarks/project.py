@@ -12,6 +12,7 @@ from pipeline.core.paths import Paths
 
 ROOT = Path(__file__).parent.parent
 yaml = YAML(typ="safe", pure=True)
+yaml.default_flow_style = False  # DVC refuses some values within brackets
 
 
 def create(folder: Path, changes: Mapping[str, Any], datasets: Mapping[str, Any] | None = None) -> Paths:

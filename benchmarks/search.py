@@ -78,7 +78,7 @@ def main() -> None:
         several = Clock()
         note = {"search": runner.fingerprint, "parent": ""}
         oracle = make_oracle(params.tune, base, params.seed, paths.root / "several", several.on_end, note)
-        with workers.team(workers.Settings(given.workers, "127.0.0.1", 0)) as team:
+        with workers.team(workers.Settings(given.workers)) as team:
             assert team
             team.run(oracle)
         distributed = several.seconds()

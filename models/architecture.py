@@ -13,10 +13,11 @@ from typing import Any
 from models.spec import Activation, Block, Head, Initializer, Network, Padding, Pooling
 
 Shape = tuple[int, ...]
+MOST_PARAMETERS = 10**9  # of a network: 4 GB, and three times as much to train it
 
 
 class ShapeError(ValueError):
-    """A layer's output would be empty; `key` is the place of its cause in the specification, `found` the value."""
+    """A layer's output would be empty, or the network too large; `key` is the place of the cause, `found` the value."""
 
     def __init__(self, key: str, found: object, message: str) -> None:
         super().__init__(message)
@@ -219,17 +220,20 @@ def follow(network: Network, image: Shape, classes: int) -> Iterator[Traced]:
     """Yield each layer with its properties for images of shape (height, width, channels).
 
     Raises:
-        ShapeError: a layer's output would be empty; the layers before it have been yielded.
+        ShapeError: a layer's output would be empty, or the network too large; the layers before it have been yielded.
     """
+    parameters = 0
     shape, rows, columns = image, _Axis(image[0], image[0]), _Axis(image[1], image[1])
     for layer in plan(network, image, classes):
-        output = layer.output_shape(shape)
+        output, own = layer.output_shape(shape), layer.parameters(shape)
+        if (parameters := parameters + own) > MOST_PARAMETERS:
+            raise ShapeError(layer.key, f"{own:,} parameters", f"allowed: at most {MOST_PARAMETERS:,} in a network")
         height, width = output[:2] if len(output) == 3 else (None, None)
         rows, columns = rows.after(layer, height), columns.after(layer, width)
         yield Traced(
             layer,
             output,
-            layer.parameters(shape),
+            own,
             layer.non_trainable(shape),
             layer.multiply_adds(shape),
             (rows.receptive_field, columns.receptive_field),
@@ -238,11 +242,7 @@ def follow(network: Network, image: Shape, classes: int) -> Iterator[Traced]:
 
 
 def trace(network: Network, image: Shape, classes: int) -> list[Traced]:
-    """List the layers with their properties for images of shape (height, width, channels).
-
-    Raises:
-        ShapeError: a layer's output would be empty.
-    """
+    """List what `follow` yields, and raise what it raises."""
     return list(follow(network, image, classes))
 
 

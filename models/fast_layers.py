@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+COARSE = 0.99  # dropout rate up to which 16 random bits do
+
 
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation by TensorFlow's fused kernel. Keras makes a dozen passes over the feature maps."""
@@ -22,7 +24,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 class Dropout(keras.layers.Dropout):
-    """Applies dropout to the input with 16 random bits per value (Keras: 32). The rate is exact to 1/131072."""
+    """Applies dropout to the input with 16 random bits per value (Keras: 32). The rate is exact to 1/131072.
+
+    Above `COARSE`, where so large a step would matter to the few values that are kept, with 32 bits.
+    """
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training:
@@ -30,7 +35,10 @@ class Dropout(keras.layers.Dropout):
         size = tf.size(inputs)
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         full_range: Any = None  # as bounds of stateless_uniform: all integers
-        draws = tf.random.stateless_uniform(((size + 1) // 2,), seed, full_range, full_range, tf.uint32)
-        bits = tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint16), (-1,))[:size], tf.shape(inputs))
-        kept = bits >= tf.constant(round(self.rate * 2**16), tf.uint16)
+        bits, kind = (16, tf.uint16) if self.rate <= COARSE else (32, tf.uint32)
+        draws = tf.random.stateless_uniform(
+            (size if bits == 32 else (size + 1) // 2,), seed, full_range, full_range, tf.uint32
+        )
+        draws = tf.reshape(tf.reshape(tf.bitcast(draws, kind), (-1,))[:size], tf.shape(inputs))
+        kept = draws >= tf.constant(min(round(self.rate * 2**bits), 2**bits - 1), kind)
         return tf.where(kept, inputs * tf.cast(1 / (1 - self.rate), inputs.dtype), tf.zeros((), inputs.dtype))

@@ -5,17 +5,18 @@ layers are registered under the package `convpipe`: a saved model loads wherever
 powers are computed in float32 at least.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from models.architecture import fractional_size, output_size
-from models.spec import POOLING_KEYS, Padding, Pooling
+from models.spec import LARGEST_P, POOLING_KEYS, Padding, Pooling
 
 EPSILON = 1e-6  # lower bound of the inputs of GeM pooling
 TINY = 1e-37  # replaces 0 in logarithms, whose gradient at 0 is infinite; just above the least normal float32
+EMPTY = 1e-30  # mean of the powers of a window without values above TINY; in others one share is 1
 
 register = keras.saving.register_keras_serializable(package="convpipe")
 
@@ -46,6 +47,39 @@ class Windowed(keras.layers.Layer):
         """Mean of each window, padding excluded."""
         return ops.average_pool(values, self.pool_size, self.strides, self.padding)
 
+    def windows(self, values: Any) -> list[Any]:
+        """One array (batch, height, width, channels) per place in a window: its value in every window, 0 as padding."""
+        _, height, width, _ = values.shape
+        (rows, vertical), (columns, horizontal) = self._slices(height), self._slices(width)
+        values = ops.pad(values, ((0, 0), vertical, horizontal, (0, 0)))
+        return [values[:, row, column] for row in rows for column in columns]
+
+    def _slices(self, size: int) -> tuple[list[slice], tuple[int, int]]:
+        """Along one axis: a slice per place in a window, and the padding before and after."""
+        last = (output_size(size, self.pool_size, self.strides, self.padding) - 1) * self.strides
+        missing = max(last + self.pool_size - size, 0)  # an odd one is padded at the end, as in Keras
+        slices = [slice(offset, offset + last + 1, self.strides) for offset in range(self.pool_size)]
+        return slices, (missing // 2, missing - missing // 2)
+
+    def power_mean(self, values: Any, p: Any) -> Any:
+        """Power mean of each window of non-negative values, padding excluded."""
+        _, height, width, _ = values.shape
+        (rows, vertical), (columns, horizontal) = self._slices(height), self._slices(width)
+        if self.strides == self.pool_size:  # windows do not overlap: the scale of a window is that of its values
+            scale = _scale(ops.max_pool(values, self.pool_size, self.strides, self.padding))
+            if self.padding == "valid":
+                values = values[:, : scale.shape[1] * self.strides, : scale.shape[2] * self.strides]
+            spread = ops.repeat(ops.repeat(scale, self.strides, axis=1), self.strides, axis=2)
+            _, height, width, _ = values.shape
+            spread = spread[:, vertical[0] : vertical[0] + height, horizontal[0] : horizontal[0] + width]
+            return _root(self.average(_power(values / spread, p)), p, scale)
+        inside = np.pad(np.ones((height, width)), (vertical, horizontal))
+        sizes = sum(inside[row, column] for row in rows for column in columns)
+        windows = ops.stack(self.windows(values))
+        scale = _scale(ops.max(windows, axis=0))
+        total = ops.sum(_power(windows / scale, p), axis=0)
+        return _root(total / ops.cast(np.expand_dims(sizes, -1), total.dtype), p, scale)
+
     def get_config(self) -> dict[str, Any]:
         own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
         return super().get_config() | own
@@ -65,8 +99,7 @@ class LpPooling2D(Windowed):
         self.p = p
 
     def call(self, inputs: Any) -> Any:
-        pooled = _power_mean(ops.abs(_wide(inputs)), self.p, self.average)
-        return ops.cast(pooled, self.compute_dtype)
+        return ops.cast(self.power_mean(ops.abs(_wide(inputs)), self.p), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"p": self.p}
@@ -76,7 +109,7 @@ class LpPooling2D(Windowed):
 class GeMPooling2D(Windowed):
     """2D pooling by generalized mean (GeM): (mean max(x, 1e-6)^p)^(1/p) of each window, with a learned p.
 
-    One p serves all channels; below 1 it acts as 1. Meant for non-negative activations. Source: Radenović, Tolias,
+    One p from 1 to 16 serves all channels. Meant for non-negative activations. Source: Radenović, Tolias,
     Chum, "Fine-tuning CNN image retrieval with no human annotation", arXiv:1711.02512, there for whole feature maps.
 
     Args:
@@ -91,8 +124,7 @@ class GeMPooling2D(Windowed):
         self.p = _learned_power(self)
 
     def call(self, inputs: Any) -> Any:
-        values = ops.maximum(_wide(inputs), EPSILON)
-        return ops.cast(_power_mean(values, ops.maximum(self.p, 1.0), self.average), self.compute_dtype)
+        return ops.cast(self.power_mean(_positive(inputs), _bounded(self.p)), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"p": self.initial_p}
@@ -110,8 +142,9 @@ class GlobalGeMPooling2D(keras.layers.Layer):
         self.p = _learned_power(self)
 
     def call(self, inputs: Any) -> Any:
-        values = ops.maximum(_wide(inputs), EPSILON)
-        pooled = _power_mean(values, ops.maximum(self.p, 1.0), lambda maps: ops.mean(maps, axis=(1, 2), keepdims=True))
+        values, p = _positive(inputs), _bounded(self.p)
+        scale = _scale(ops.max(values, axis=(1, 2), keepdims=True))
+        pooled = _root(ops.mean(_power(values / scale, p), axis=(1, 2), keepdims=True), p, scale)
         return ops.cast(ops.squeeze(pooled, axis=(1, 2)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -146,7 +179,7 @@ class StochasticPooling2D(Windowed):
 
     def _drawn(self, values: Any) -> Any:
         """Draw by inverse transform sampling: a uniform point below the sum, located among the cumulative sums."""
-        windows = self._windows(values)
+        windows = self.windows(values)
         total: Any = sum(windows)
         point = total * keras.random.uniform(ops.shape(total), dtype=total.dtype, seed=self.seed_generator)
         below, pooled = ops.zeros_like(total), ops.zeros_like(total)
@@ -154,20 +187,6 @@ class StochasticPooling2D(Windowed):
             drawn = ops.logical_and(below <= point, point < below + value)
             below, pooled = below + value, ops.where(drawn, value, pooled)
         return pooled
-
-    def _windows(self, values: Any) -> list[Any]:
-        """One array (batch, height, width, channels) per place in a window: its value in every window."""
-        _, height, width, _ = values.shape
-        (rows, vertical), (columns, horizontal) = self._slices(height), self._slices(width)
-        values = ops.pad(values, ((0, 0), vertical, horizontal, (0, 0)))
-        return [values[:, row, column] for row in rows for column in columns]
-
-    def _slices(self, size: int) -> tuple[list[slice], tuple[int, int]]:
-        """Along one axis: a slice per place in a window, and the padding before and after."""
-        last = (output_size(size, self.pool_size, self.strides, self.padding) - 1) * self.strides
-        missing = max(last + self.pool_size - size, 0)  # an odd one is padded at the end, as in Keras
-        slices = [slice(offset, offset + last + 1, self.strides) for offset in range(self.pool_size)]
-        return slices, (missing // 2, missing - missing // 2)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"seed": self.seed}
@@ -291,20 +310,41 @@ def _wide(values: Any) -> Any:
     return ops.cast(values, keras.backend.result_type(values.dtype, "float32"))
 
 
+def _positive(values: Any) -> Any:
+    wide = _wide(values)
+    return ops.where(wide < EPSILON, EPSILON, wide)  # not ops.maximum, which may drop NaN
+
+
 def _learned_power(layer: Any) -> Any:
+    # The constraint puts p back after every step: outside, its gradient is 0, and it would stay there.
     return layer.add_weight(
-        name="p", shape=(), initializer=keras.initializers.Constant(layer.initial_p), autocast=False
+        name="p",
+        shape=(),
+        initializer=keras.initializers.Constant(layer.initial_p),
+        constraint=_bounded,
+        autocast=False,
     )
 
 
-def _power_mean(values: Any, p: Any, average: Callable[[Any], Any]) -> Any:
-    """Power mean average(values^p)^(1/p) of non-negative values.
+def _bounded(p: Any) -> Any:
+    return ops.clip(p, 1.0, LARGEST_P)
 
-    Feature maps are divided by their maximum first, so that no power overflows. The root has an infinite gradient at
-    0, and most of a digit's image is 0; there the gradient is set to 0.
-    """
-    largest = ops.stop_gradient(ops.max(values, axis=(1, 2), keepdims=True))
-    shares = ops.maximum(values / ops.where(largest > 0, largest, 1), TINY)
-    mean = average(ops.exp(p * ops.log(shares)))  # three times as fast as ops.power if p is learned
-    root = ops.exp(ops.log(ops.maximum(mean, TINY)) / p)
-    return largest * ops.where(mean > 2 * TINY, root, 0)
+
+# A power mean is scale * mean((values / scale)^p)^(1/p), with the maximum of each window as its scale: then no power of
+# all values of a window overflows or underflows. Where the maximum is 0 or infinite, 1 takes its place.
+
+
+def _scale(largest: Any) -> Any:
+    usable = ops.logical_and(largest > TINY, ops.isfinite(largest))
+    return ops.stop_gradient(ops.where(usable, largest, 1))
+
+
+def _power(shares: Any, p: Any) -> Any:
+    shares = ops.where(shares < TINY, TINY, shares)  # not ops.maximum, which may drop NaN
+    return ops.exp(p * ops.log(shares))  # ops.power takes three times as long if p is learned
+
+
+def _root(mean: Any, p: Any, scale: Any) -> Any:
+    """The root has an infinite gradient at 0, and most of a digit's image is 0; there the gradient is set to 0."""
+    empty = mean < EMPTY
+    return ops.where(empty, 0, scale * ops.exp(ops.log(ops.where(empty, 1, mean)) / p))

@@ -13,9 +13,13 @@ Initializer = Literal[
     "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "orthogonal"
 ]
 Padding = Literal["valid", "same"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Width = Annotated[int, Field(ge=1, le=65_536)]  # filters of a convolution, units of a dense layer
+Side = Annotated[int, Field(ge=1, le=64)]  # of a kernel or window, or a stride
+LAYERS = Field(max_length=100)  # bound of the lists of a network
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Power = Annotated[float, Field(ge=1, le=16)]  # above, too many powers of activations underflow in float32
+LARGEST_P = 16.0  # above, a power mean hardly differs from the maximum
+Power = Annotated[float, Field(ge=1, le=LARGEST_P)]
 
 
 class Spec(BaseModel):
@@ -51,8 +55,8 @@ class Pooling(Spec):
     """
 
     kind: Literal["max", "average", "lp", "stochastic", "fractional_max", "gem", "blur", "strided", "none"] = "max"
-    window: Count = 2
-    stride: Count | None = None
+    window: Side = 2
+    stride: Side | None = None
     padding: Padding = "valid"
     p: Power | None = None
     ratio: Annotated[float, Field(gt=1)] | None = None
@@ -96,9 +100,9 @@ class Block(Spec):
         dropout_kind: drop single values (`plain`) or whole feature maps (`spatial`).
     """
 
-    filters: tuple[Count, ...]
+    filters: Annotated[tuple[Width, ...], LAYERS]
     convolution: Literal["standard", "separable"] = "standard"
-    kernel_size: Count = 3
+    kernel_size: Side = 3
     padding: Padding = "same"
     activation: Activation | Annotated[tuple[Activation, ...], Field(min_length=1)] = "relu"
     kernel_initializer: Initializer | Annotated[tuple[Initializer, ...], Field(min_length=1)] = "glorot_uniform"
@@ -129,7 +133,7 @@ class Head(Spec):
     pooling: Literal["flatten", "global_average", "global_max", "gem"] = "flatten"
     p: Power | None = None
     batch_norm: bool = False
-    dense: tuple[Count, ...] = ()
+    dense: Annotated[tuple[Width, ...], LAYERS] = ()
     activation: Activation = "relu"
     dropout: Rate = 0.0
     output: Literal["softmax", "logits"] = "softmax"
@@ -148,5 +152,5 @@ class Head(Spec):
 class Network(Spec):
     """A network: zero or more blocks, and a head."""
 
-    blocks: tuple[Block, ...] = ()
+    blocks: Annotated[tuple[Block, ...], LAYERS] = ()
     head: Head = Head()

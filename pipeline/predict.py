@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.core import command, config
 from pipeline.core.paths import Paths
@@ -38,7 +39,9 @@ def run(arguments: argparse.Namespace) -> None:
         table = Table("file", "class", "probability", "runner-up", "probability")
         for found in predictions:
             probabilities = f"{found.probability:.1%}", f"{found.runner_up_probability:.1%}"
-            table.add_row(found.file, found.label, probabilities[0], found.runner_up, probabilities[1])
+            file = found.file.encode(errors="backslashreplace").decode()  # a name may be no text at all
+            row = (file, found.label, probabilities[0], found.runner_up, probabilities[1])
+            table.add_row(*map(Text, row))  # Text: a plain string would be read as markup
         Console().print(table)
     if len(predictions) < len(arguments.files):
         sys.exit(1)

@@ -20,14 +20,28 @@ def run(arguments: argparse.Namespace) -> None:
     load_tensorflow()
     from pipeline.deploy import server
 
-    server.serve(paths, uri, params.runtime, arguments.host, arguments.port)
+    address = server.Address(arguments.host, arguments.port, tuple(arguments.allow_host))
+    server.serve(paths, uri, params.runtime, address)
+
+
+def port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text}: not a port; allowed: 1 to 65535")
+    return int(text)
 
 
 def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--model", help="a URI of the model registry; default: the champion of data.dataset")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 127.0.0.1: this machine alone")
-    parser.add_argument("--port", type=int, default=5001)
+    parser.add_argument("--port", type=port, default=5001)
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients may address the server",
+    )
     command.main(run, parser)
 
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 CODE = ("models", "pipeline", "data/catalog.yaml", "params.yaml")
 TOOLS = ("dvc.yaml", "MLproject", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore")
 yaml = YAML(typ="safe", pure=True)
+yaml.default_flow_style = False  # what DVC reads: libyaml refuses some values within brackets
 
 
 @dataclass(frozen=True)

@@ -138,12 +138,29 @@ def dripping(request: Request) -> None:
         request.wfile.write(bytes([byte]))
 
 
+def dripping_headers(request: Request) -> None:
+    """Send a byte of an endless header every 10 ms."""
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while not request.state.closing.wait(0.01):
+        request.wfile.write(b"x")
+
+
 def slow(request: Request) -> None:
     """Send the first quarter at once, then nothing until the client is gone."""
     request.head(200, len(request.content))
     request.wfile.write(request.content[: len(request.content) // 4])
     request.wfile.flush()
     request.state.closing.wait(20)
+
+
+def of_length(length: str) -> Callable[[Request], None]:
+    """Announce a length, send everything, and close the connection."""
+
+    def respond(request: Request) -> None:
+        request.head(200, None, Content_Length=length)
+        request.wfile.write(request.content)
+
+    return respond
 
 
 def status(code: int, **headers: str) -> Callable[[Request], None]:

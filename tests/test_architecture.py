@@ -172,3 +172,10 @@ def test_specification_and_architecture_do_not_load_tensorflow() -> None:
 def test_fractional_sizes_are_not_affected_by_rounding() -> None:
     """33 / 1.1 is 29.999999999999996 in binary."""
     assert [architecture.fractional_size(size, 1.1) for size in (11, 22, 33, 34)] == [10, 20, 30, 30]
+
+
+def test_a_network_with_too_many_parameters_is_refused_at_the_layer_that_makes_it_so() -> None:
+    network = Network.model_validate({"head": {"dense": [65_536, 15_000, 15_000]}}, strict=False)
+    with pytest.raises(architecture.ShapeError, match="allowed: at most 1,000,000,000 in a network") as error:
+        architecture.trace(network, (28, 28, 1), 10)
+    assert (error.value.key, error.value.found) == ("head.dense.1", "983,055,000 parameters")

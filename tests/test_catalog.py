@@ -55,6 +55,14 @@ def test_optional_keys_have_defaults(project: Project):
         ({"image": [0, 8, 1]}, "own.image.0"),
         ({"classes": ["cat"]}, "own.classes"),
         ({"classes": ["cat", "cat"]}, "own: two classes have the same name"),
+        ({"classes": ["cat", "caf\u00e9", "cafe\u0301"]}, "own: two classes have the same name"),
+        ({"classes": ["cat", "T-shirt/top"]}, "own: the class T-shirt/top cannot be the name of a folder"),
+        ({"classes": ["cat", ".dog"]}, "own: the class .dog cannot be the name of a folder"),
+        ({"classes": ["cat", "=1+1"]}, "own.classes.1"),
+        ({"classes": ["cat", "@SUM(1)"]}, "own.classes.1"),
+        ({"classes": ["cat", "-1+cmd"]}, "own.classes.1"),
+        ({"classes": ["cat", "\t=1"]}, "own.classes.1"),
+        ({"classes": ["cat", "a\x1b[31m"]}, "own.classes.1"),
         ({"shares": [0.5, 0.3, 0.2]}, "own: shares has 3 values for 2 classes"),
         ({"shares": [0.5, 0.4]}, "own: shares has the sum 0.900"),
         ({"licence": 3}, "own.licence"),
@@ -78,6 +86,11 @@ def test_an_invalid_entry_is_reported_by_its_key(project: Project, changes: dict
     with pytest.raises(ConfigError) as caught:
         load(project, **changes)
     assert f"data/catalog.yaml: {message}" in str(caught.value)
+
+
+def test_numbers_and_signs_within_a_name_are_no_formulas(project: Project):
+    names = ("-1", "+0.5", "a=b", "T-shirt", "x@y")
+    assert load(project, classes=list(names))["own"].classes == names
 
 
 @pytest.mark.parametrize("name", ["../own", ".own", "a/b"])

@@ -16,6 +16,11 @@ from .conftest import ROOT, Project
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
+ALIAS_BOMB = "\n".join(
+    f"{letter}: &{letter} [{', '.join([f'*{chr(ord(letter) - 1)}' if letter > 'a' else '1'] * 10)}]"
+    for letter in "abcdefghij"
+)
+
 # (text in params.yaml, its replacement, part of the error message)
 BROKEN = [
     ("  epochs: 15\n", "  epochs: 0\n", "fit.epochs: found 0; allowed: greater than or equal to 1"),
@@ -41,6 +46,9 @@ BROKEN = [
     ("max_class_imbalance: 1.5", "max_class_imbalance: 0.5", "validate.max_class_imbalance: found 0.5; allowed: "),
     ("base: model_2", "base: model_3", 'tune.base: found "model_3"; did you mean model_2?'),
     ("[max, average]", "[average]", "tune.space.blocks.pooling.kind: found ["),
+    ("[max, average]", "[max, null]", "tune.space.blocks.pooling.kind: found null; "),
+    ("[max, average]", "[max, [lp]]", 'tune.space.blocks.pooling.kind: found ["lp"]; '),
+    ("[max, average]", "[max, mix]", 'tune.space.blocks.pooling.kind: found "mix"; '),
     ("max: 0.5, step: 0.05", "max: 0.5, step: 0.1", "does not include 0.25, the value of tune.base at head.dropout"),
     ("max: 0.5, step: 0.1", "max: 1.5, step: 0.1", "tune.space.blocks.dropout: found 1.5; allowed: less than 1"),
     ("window: [2, 3]", "window: [2, 30]", "tune.space.blocks.pooling.window: found 30; too large for 28x28 fea"),
@@ -59,6 +67,46 @@ BROKEN = [
     ("seed: 42", "seed: 42\nseed: 43", "found duplicate key"),
     ("seed: 42", "seed: [1,", "params.yaml: not readable as YAML"),
     ("runtime:\n", "runtimes:\n", "runtimes: unknown key; did you mean runtime?"),
+    ("  epochs: 15\n", f"  epochs: {10**30}\n", f"fit.epochs: found {10**30}; allowed: less than or equal to 100000"),
+    ("epochs: 8 ", f"epochs: {10**30} ", "tune.epochs: found 1"),
+    ("seeds: 1 ", f"seeds: {10**9} ", "evaluate.seeds: found 1000000000; allowed: less than or equal to 1000"),
+    (
+        "filters: [64]}",
+        "filters: [1000000000]}",
+        "blocks.1.filters.0: found 1000000000; allowed: less than or equal to",
+    ),
+    (
+        "dense: [128]",
+        "dense: [1000000000000]",
+        "model_1.head.dense.0: found 1000000000000; allowed: less than or equal",
+    ),
+    (
+        "dense: [128]",
+        "dense: [65536, 65536]",
+        "found 4,295,032,832 parameters; allowed: at most 1,000,000,000 in a net",
+    ),
+    ("[2, 3]", "[2, 1000000000]", "tune.space.blocks.pooling.window: found 1000000000; allowed: less than or equal to"),
+    ("filters: [32], act", f"filters: {[1] * 101}, act", "models.model_1.blocks.0.filters: found "),
+    ("threads: 1", f"threads: {10**30}", "runtime.threads: found 1"),
+    ("limit: null", f"limit: {10**30}", "data.limit: found 1"),
+    ("max: 0.5, step: 0.05", "max: .inf", 'found {"min": 0.0, "max": Infinity}; allowed: finite numbers'),
+    ("seed: 42", f"seed: {'1' * 5000}", "params.yaml: not readable as YAML: Exceeds the limit (4300 digits)"),
+    ("seed: 42", f"seed: {'1' * 4000}", "params.yaml: seed: found 111"),
+    ("seed: 42", f"seed: 0x{'f' * 5000}", "Exceeds the limit (4300 digits)"),
+    ("seed: 42", f"seed: {'[' * 3000}{']' * 3000}", "nested too deeply; allowed: 50 lists and maps within one another"),
+    ("seed: 42", f"seed: {'[' * 300_000}", "nested too deeply; allowed: 50 lists and maps within one another"),
+    ("seed: 42", "seed: &a [*a]", "too many values, aliases expanded; allowed: 100,000"),
+    ("seed: 42", ALIAS_BOMB, "too many values, aliases expanded; allowed: 100,000"),
+    ("seed: 42", "seed: !!bool x", "not readable as YAML"),
+    ("seed: 42", "seed: !!int ''", "not readable as YAML"),
+    ("  model_1: ", "  null: ", "the key None is not text; give it another name"),
+    ("  model_1: ", "  true: ", "the key True is not text; give it another name"),
+    ("  model_1: ", "  1: ", "the key 1 is not text; give it another name"),
+    ("  model_1: ", "  search: ", "models.search: the name is taken by the search itself; allowed: any other name"),
+    ("  model_1: ", "  Tuned: ", "models.Tuned: the name is taken by the search's winner"),
+    ("  model_1: ", "  CON: ", "models.CON: Windows allows no file of this name; allowed: any other name"),
+    ("  model_1: ", "  Model_2: ", "models.model_2: differs from Model_2 in case only; allowed: any other name"),
+    ("  model_1: ", f"  {'m' * 300}: ", "have at most 64 characters"),
 ]
 
 
@@ -77,13 +125,18 @@ def test_error_names_the_key_the_value_and_the_allowed_values(project: Project, 
     assert all(line.startswith("params.yaml: ") for line in str(error.value).splitlines()[:1])
 
 
+def contents(project: Project) -> list[Path]:
+    """Everything in a project's folder except the locks of its stages."""
+    return sorted(path for path in project.root.rglob("*") if project.paths.resumable not in (path, *path.parents))
+
+
 @pytest.mark.parametrize("stage", ["download", "validate", "train", "tune", "replicate", "evaluate", "report"])
 def test_stages_refuse_bad_parameters_before_loading_tensorflow_or_writing(project: Project, stage: str):
     kept = [project.root / "results/metrics.json", project.root / "artifacts/models/model_1.keras"]
     for path in kept:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("of the previous run", encoding="utf-8")
-    before = sorted(project.root.rglob("*"))
+    before = contents(project)
     edited(project, "dropout: 0.3", "dropout: 1.5")
     code = (
         f"import runpy, sys; sys.argv = ['{stage}', *{['model_1'] if stage == 'train' else []}]\n"
@@ -94,7 +147,7 @@ def test_stages_refuse_bad_parameters_before_loading_tensorflow_or_writing(proje
     assert done.returncode == 1
     assert done.stderr == "error: params.yaml: models.model_2.blocks.1.dropout: found 1.5; allowed: less than 1\n"
     assert done.stdout == "[]\n"
-    assert sorted(project.root.rglob("*")) == before
+    assert contents(project) == before
     assert all(path.read_text(encoding="utf-8") == "of the previous run" for path in kept)
 
 
@@ -141,6 +194,18 @@ def test_numbers_are_read_as_by_dvc(project: Project):
     text = TEXT.replace("1.0e-3", "1e-3")  # a string in YAML 1.1
     (project.root / "params.yaml").write_text(text, encoding="utf-8")
     assert config.load(project.paths).fit.learning_rate == 0.001
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_only_utf_8_is_read_as_by_dvc(project: Project, encoding: str):
+    (project.root / "params.yaml").write_bytes(TEXT.replace("# All", "# Ä: all").encode(encoding))
+    with pytest.raises(ConfigError, match=r"params\.yaml: not UTF-8 \(.*\); save it with this encoding"):
+        config.load(project.paths)
+
+
+def test_the_longest_name_is_accepted(project: Project):
+    project.change(models={"m" * 64: project.params()["models"]["model_1"]})
+    assert "m" * 64 in config.load(project.paths).models
 
 
 def test_unknown_network_is_an_error_that_lists_the_known_ones(project: Project):

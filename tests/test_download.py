@@ -167,6 +167,69 @@ def test_a_source_below_the_minimum_rate_counts_as_down(paths: Paths, monkeypatc
     assert time.monotonic() - began < 5
 
 
+UNPINNED = File(name="own.npz")
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [(server.endless, "sends more than 100,000 bytes; larger"), (server.good, "sends 300,000 bytes; allowed: 100,000")],
+)
+def test_a_file_without_a_size_is_bounded(paths: Paths, monkeypatch: pytest.MonkeyPatch, response, reason: str):
+    monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
+    with server.serving(CONTENT, response) as site:
+        assert f"{site.url}: {reason}" in refused(paths, site.url, file=UNPINNED)
+    assert not list(paths.unfinished_download("own").iterdir())
+
+
+def test_dripped_headers_end(paths: Paths, monkeypatch: pytest.MonkeyPatch):
+    """A byte now and then never exceeds the time-out of a read."""
+    monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(sources, "RETRIES", 1)
+    before = signal.getsignal(signal.SIGALRM)
+    began = time.monotonic()
+    with server.serving(CONTENT, server.dripping_headers) as site:
+        assert "no complete response headers in time, 2 times" in refused(paths, site.url)
+    assert time.monotonic() - began < 5
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.parametrize("response", [server.dripping, server.endless, server.status(503), server.half])
+def test_every_download_has_a_deadline(paths: Paths, monkeypatch: pytest.MonkeyPatch, response):
+    monkeypatch.setattr(sources, "TOTAL_SECONDS", 1)
+    monkeypatch.setattr(sources, "RETRIES", 10_000_000)
+    with server.serving(CONTENT, response) as site:
+        assert f"{site.url}: not complete after 1 s: " in refused(paths, site.url, file=UNPINNED)
+
+
+@pytest.mark.parametrize("length", ["-5", "-300000", "1e3", "²", "300000, 300000", "9" * 5000])
+def test_an_invalid_length_is_refused(paths: Paths, length: str):
+    with server.serving(CONTENT, server.of_length(length.encode().decode("latin-1"))) as site:
+        assert "sends an invalid Content-Length" in refused(paths, site.url, file=UNPINNED)
+
+
+def test_passwords_are_neither_printed_nor_stored(paths: Paths, capsys: pytest.CaptureFixture[str]):
+    with server.serving(CONTENT, server.good) as site:
+        address = site.url.removeprefix("http://")
+        (paths.root / "empty").mkdir()
+        download("own", entry("empty"), paths, mirror=f"http://me:secret@{address}")
+    printed = capsys.readouterr()
+    stored = paths.manifest("own").read_text()
+    assert f"http://***@{address}/own" in stored
+    with server.serving(CONTENT, server.status(403)) as site:
+        target(paths).unlink()
+        shutil.rmtree(paths.resumable)
+        message = refused(paths, f"http://me:secret@{site.url.removeprefix('http://')}", f"{dead_url()}/?token=secret")
+    assert "***" in message
+    assert "secret" not in printed.out + printed.err + stored + message
+
+
+def test_a_pipe_in_place_of_a_file_is_refused(paths: Paths):
+    """Opening it would wait for ever."""
+    os.mkfifo(paths.root / "own.npz")
+    assert "own.npz: not a regular file" in refused(paths, ".")
+
+
 def test_a_busy_source_is_retried(paths: Paths):
     with server.serving(CONTENT, server.status(503), server.status(429, Retry_After="0"), server.good) as site:
         download("own", entry(site.url), paths)
@@ -324,6 +387,25 @@ def test_a_link_in_a_folder_of_images_is_refused(paths: Paths, folder: Path):
             packed(paths, folder)
         (folder / link).unlink()
     assert not target(paths, "images.zip").exists()
+
+
+def test_a_pipe_in_a_folder_of_images_is_refused(paths: Paths, folder: Path):
+    os.mkfifo(folder / "a" / "3.png")
+    with pytest.raises(DataError, match=r"a/3\.png: a pipe, socket or device"):
+        packed(paths, folder)
+    (folder / "a" / "3.png").unlink()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "b" / "s"))
+        with pytest.raises(DataError, match="b/s: a pipe, socket or device"):
+            packed(paths, folder)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\nb.png", b"\x1b[31m.png"])
+def test_a_name_that_cannot_be_printed_is_refused(paths: Paths, folder: Path, name: bytes):
+    (folder / "a" / os.fsdecode(name)).write_bytes(b"")
+    with pytest.raises(DataError, match="has control characters or is not UTF-8") as caught:
+        packed(paths, folder)
+    assert str(caught.value).encode().isascii()
 
 
 @pytest.fixture

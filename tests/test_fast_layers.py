@@ -72,6 +72,15 @@ def test_dropout_drops_the_configured_share_and_scales_the_rest():
     np.testing.assert_array_equal(layer(ones, training=False), ones)
 
 
+@pytest.mark.parametrize("rate", [0.99, 0.999, 0.99999, 0.9999924, 0.99999999, 1 - 2**-53])
+def test_dropout_at_rates_close_to_1_keeps_its_share(rate: float):
+    count = 4_000_001
+    kept = fast_layers.Dropout(rate, seed=2)(tf.ones((count,)), training=True).numpy()
+    assert kept[kept != 0].tolist() == pytest.approx([1 / (1 - rate)] * np.count_nonzero(kept), rel=1e-6)
+    expected = count * (1 - rate)
+    assert abs(np.count_nonzero(kept) - expected) <= 5 * expected**0.5 + 1
+
+
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 def test_optimizer_steps_equal_keras(name: str):
     found = []

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipeline.core import config, dataset
 from pipeline.core.config import NetworkConfig
@@ -109,6 +110,43 @@ def test_ema_ends_with_averaged_weights(validated: Project):
     assert not np.allclose(*kernels)
 
 
+AVERAGED = {"ema": 0.95, "learning_rate": 0.03, "schedule": "constant"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "best"),
+    [
+        ({}, None),
+        ({"early_stopping": 2}, None),
+        ({}, "val_loss"),
+        ({}, "val_accuracy"),
+        ({"early_stopping": 2}, "val_loss"),
+    ],
+    ids=["last", "early stopping", "best loss", "best accuracy", "both"],
+)
+def test_ema_means_averaged_weights_in_metrics_and_in_the_result(validated: Project, settings: dict, best: str | None):
+    plain, found = (
+        fitted(validated, AVERAGED | {"epochs": 8} | settings | ema, best=best) for ema in ({"ema": None}, {})
+    )
+    common = min(len(plain.history), len(found.history))
+    assert common >= 3
+    for ours, raw in zip(found.history[:common], plain.history[:common], strict=True):
+        assert (ours["loss"], ours["accuracy"]) == (raw["loss"], raw["accuracy"])  # training itself is the same
+        assert ours["val_loss"] != raw["val_loss"]
+    metric = best or ("val_loss" if settings else "")
+    values = [epoch[metric or "val_loss"] for epoch in found.history]
+    expected = values[-1] if not metric else max(values) if metric == "val_accuracy" else min(values)
+    assert getattr(found.validation, (metric or "val_loss").removeprefix("val_")) == pytest.approx(expected, rel=1e-5)
+    assert not all(map(np.array_equal, plain.model.get_weights(), found.model.get_weights()))
+
+
+def test_metrics_of_every_epoch_are_those_of_the_weights_that_a_fit_of_so_many_epochs_gives(validated: Project):
+    history = fitted(validated, AVERAGED).history
+    for epochs in (1, 2):
+        shorter = fitted(validated, AVERAGED | {"epochs": epochs})
+        assert shorter.validation.loss == pytest.approx(history[epochs - 1]["val_loss"], rel=1e-5)
+
+
 def test_label_smoothing_raises_the_loss_of_a_confident_network(validated: Project):
     plain, smooth = fitted(validated), fitted(validated, {"label_smoothing": 0.2})
     assert smooth.history[-1]["loss"] > plain.history[-1]["loss"]
@@ -145,6 +183,15 @@ def test_weights_of_the_best_epoch_are_kept_on_request(validated: Project, metri
 def test_diverged_training_is_an_error(validated: Project):
     with pytest.raises(TrainingError, match=r"the loss of epoch \d+ is not a number; try a lower fit\.learning_rate"):
         fitted(validated, {"optimizer": "sgd", "learning_rate": 10.0, "schedule": "constant", "epochs": 20})
+
+
+def test_too_little_memory_is_an_error(validated: Project, monkeypatch: pytest.MonkeyPatch):
+    def fails(*arguments: Any, **named: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nDetails")
+
+    monkeypatch.setattr(keras.Model, "fit", fails)
+    with pytest.raises(TrainingError, match=r"not enough memory; try a lower fit\.batch_size.*: OOM when .* tensor$"):
+        fitted(validated)
 
 
 def test_a_line_is_printed_for_every_epoch(validated: Project, capsys: pytest.CaptureFixture[str]):
@@ -184,8 +231,9 @@ print(found.history)
         ({"epochs": 5, "augmentation": {"shift": 0.1}, "ema": 0.9}, 3),
         # The loss rises from the first epoch: training stops early and restores weights from before the kill.
         ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant"}, 2),
+        ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant", "ema": 0.5}, 2),
     ],
-    ids=["ema and augmentation", "early stopping"],
+    ids=["ema and augmentation", "early stopping", "ema and early stopping"],
 )
 def test_killed_training_resumes_and_gives_the_same_bytes(
     validated: Project, tmp_path: Path, settings: dict, kill: int

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import tarfile
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from PIL import Image
 
 from pipeline.core.catalog import FILES, Entry, File
 from pipeline.core.errors import DataError
-from pipeline.formats import archives, files, idx
+from pipeline.formats import archives, csv_table, files, idx
 from pipeline.formats.read import read
 
 DRAWS = np.random.default_rng(1)
@@ -106,6 +107,12 @@ def test_an_invalid_idx_file_is_refused(tmp_path: Path, contents: dict[str, byte
     assert message in refused(write_idx(tmp_path, contents=contents), tmp_path)
 
 
+@pytest.mark.parametrize("shape", [(0, 2**32 - 1, 2**32 - 1), (6, 0, 2**32 - 1), (0, 4, 5)])
+def test_idx_files_without_values_are_refused(tmp_path: Path, shape: tuple[int, ...]):
+    written = write_idx(tmp_path, contents={"train_images": header(*shape)})
+    assert f"train_images.gz: contains no values: its header announces {shape}" in refused(written, tmp_path)
+
+
 def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files, "UNPACKED_BYTES", 10_000)
     zeros = np.zeros((50_000, 4, 5), np.uint8)
@@ -173,6 +180,13 @@ def test_a_missing_file_is_named(tmp_path: Path):
 def test_an_invalid_table_is_refused(tmp_path: Path, text: str, message: str):
     (tmp_path / "t.csv").write_text(text)
     assert message in refused(entry("csv", {"train": "t.csv"}), tmp_path)
+
+
+def test_a_table_with_many_columns_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """pandas would need gigabytes of memory for them."""
+    monkeypatch.setattr(csv_table.pd, "read_csv", lambda *_, **__: pytest.fail("parsed"))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"0," * 5_000_000))
+    assert "5000001 columns instead of 20 pixels" in refused(entry("csv", {"train": "t.csv.gz"}), tmp_path)
 
 
 def test_a_gzip_bomb_of_a_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -255,6 +269,57 @@ def test_a_member_that_is_not_an_array_is_refused(tmp_path: Path):
     assert "a.npz: x_train is not an array" in refused(entry("npz", {"arrays": "a.npz"}), tmp_path)
 
 
+def raw_npz(folder: Path, head: bytes, *extra: str) -> Entry:
+    """An archive whose x_train has a header of its own."""
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(folder / "a.npz", "w") as archive:
+        archive.writestr("x_train.npy", b"\x93NUMPY\x01\0" + len(head).to_bytes(2, "little") + head + bytes(100))
+        archive.writestr("y_train.npy", b"")
+        for name in extra:
+            archive.writestr(name, b"")
+    return entry("npz", {"arrays": "a.npz"})
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["(1766847, 42, 42, 1000)", "(6, 4, 5)", "(-6, -4, 5)", "(0, 9223372036854775807, 4)", "(10**30,)", "(1.5,)"],
+)
+def test_an_array_of_another_size_than_its_header_is_refused(tmp_path: Path, shape: str):
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    assert "a.npz: x_train is not an array: " in refused(raw_npz(tmp_path, head), tmp_path)
+
+
+def test_an_array_that_is_contained_twice_is_refused(tmp_path: Path):
+    assert "a.npz: contains y_train.npy more than once" in refused(raw_npz(tmp_path, b"", "y_train.npy"), tmp_path)
+
+
+def test_a_member_without_the_ending_npy_is_no_array(tmp_path: Path):
+    assert "a.npz: has no array y_test" in refused(raw_npz(tmp_path, b"", "x_test.npy", "y_test"), tmp_path)
+
+
+def test_an_encrypted_npz_file_is_refused(tmp_path: Path):
+    write_npz(tmp_path)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    for mark, place in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        start = content.find(mark)
+        while start >= 0:
+            content[start + place] |= 1
+            start = content.find(mark, start + 1)
+    (tmp_path / "a.npz").write_bytes(content)
+    message = refused(entry("npz", {"arrays": "a.npz"}), tmp_path)
+    assert "a.npz: x_train is encrypted" in message
+
+
+def test_the_largest_labels_do_not_become_negative(tmp_path: Path):
+    written = write_npz(tmp_path, y_train=LABELS.astype(np.uint64) + 2**63)
+    assert read(written, tmp_path)["train"].labels.tolist() == [2**63 - 1] * 6
+
+
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path: Path):
+    """Opening it would wait for ever."""
+    os.mkfifo(tmp_path / "a.npz")
+    assert "a.npz: not a regular file" in refused(entry("npz", {"arrays": "a.npz"}), tmp_path)
+
+
 # Folders of images
 
 
@@ -330,6 +395,97 @@ def test_images_are_resized_on_request_and_turned_upright(tmp_path: Path):
     for image in images[..., 0]:
         assert image[0].min() > 190
         assert image[-1].max() < 10
+
+
+def sideways(image: np.ndarray, kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(np.rot90(image).copy(), kind, exif=exif)
+
+
+def test_the_size_is_that_of_the_upright_image(tmp_path: Path):
+    """Nothing is resampled unless the entry allows it."""
+    members = {"a/9.png": sideways(TRAIN[0], "PNG"), "b/9.png": encoded(TRAIN[1])}
+    images = read(write_zip(tmp_path, members), tmp_path)["train"].images
+    assert np.array_equal(images[..., 0], TRAIN[:2])
+    wrong = IMAGES | {"a/9.jpg": sideways(TRAIN[0].T.copy(), "JPEG")}
+    assert "a/9.jpg: is 5 x 4 pixels instead of 4 x 5" in refused(write_zip(tmp_path, wrong), tmp_path)
+
+
+def test_accented_class_folders_match_however_they_are_stored(tmp_path: Path):
+    classes = ("café", "ñ")
+    for stored in ("NFC", "NFD"):
+        for listed in ("NFC", "NFD"):
+            members = {f"{unicodedata.normalize(stored, name)}/1.png": encoded(TRAIN[0]) for name in classes}
+            names = tuple(unicodedata.normalize(listed, name) for name in classes)
+            assert read(write_zip(tmp_path, members, classes=names), tmp_path)["train"].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("classes", [("bus", "train"), ("test", "bus"), ("train", "test"), ("a", "train")])
+@pytest.mark.parametrize("around", ["", "photos/"])
+def test_classes_may_be_named_like_splits(tmp_path: Path, classes: tuple[str, ...], around: str):
+    plain = {f"{around}{name}/{n}.png": encoded(TRAIN[n]) for n, name in enumerate(classes)}
+    splits = read(write_zip(tmp_path, plain, classes=classes), tmp_path)
+    assert {split: images.labels.tolist() for split, images in splits.items()} == {"train": [0, 1]}
+    divided = {
+        f"{around}{split}/{name}/{n}.png": encoded(TRAIN[n])
+        for split in ("train", "test")
+        for n, name in enumerate(classes)
+    }
+    splits = read(write_zip(tmp_path, divided, classes=classes), tmp_path)
+    assert {split: images.labels.tolist() for split, images in splits.items()} == {"train": [0, 1], "test": [0, 1]}
+
+
+@pytest.mark.parametrize("again", ["a/0.png", "a/./0.png", "a//0.png"])
+@pytest.mark.parametrize("kind", ["i.zip", "i.tar"])
+def test_an_image_that_is_contained_twice_is_refused(tmp_path: Path, again: str, kind: str):
+    with warnings.catch_warnings(action="ignore"):
+        write_zip(tmp_path)
+        with zipfile.ZipFile(tmp_path / "i.zip", "a") as archive:
+            archive.writestr(again, IMAGES["a/2.png"])
+        with zipfile.ZipFile(tmp_path / "i.zip") as archive, tarfile.open(tmp_path / "i.tar", "w") as packed:
+            for info in archive.infolist():
+                member = tarfile.TarInfo(info.filename)
+                member.size = info.file_size
+                packed.addfile(member, io.BytesIO(archive.read(info)))
+    assert f"{kind}: a/0.png: contained more than once" in refused(entry("folder", {"images": kind}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a/caf\udce9.png", "a/1\x1b[31m.png", "a/1\n.png"])
+def test_a_name_that_cannot_be_printed_is_refused(tmp_path: Path, name: str):
+    member = tarfile.TarInfo(name)
+    with tarfile.open(tmp_path / "i.tar", "w") as archive:
+        archive.addfile(member)
+    message = refused(entry("folder", {"images": "i.tar"}), tmp_path)
+    assert "the name has control characters or is not UTF-8" in message
+    assert message.isprintable()
+
+
+def test_a_folder_named_like_a_formula_is_refused(tmp_path: Path):
+    """Names of images are written to tables."""
+    members = {f"=1+1/{name}": content for name, content in IMAGES.items()}
+    assert "begins like a formula of a spreadsheet" in refused(write_zip(tmp_path, members), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_the_message_of_an_unreadable_image_has_no_address(tmp_path: Path, content: bytes):
+    message = refused(write_zip(tmp_path, IMAGES | {"a/9.png": content}), tmp_path)
+    assert message.endswith(("i.zip: a/9.png: is empty", "does not decode as PNG or JPEG: it is neither"))
+
+
+@pytest.mark.parametrize("damage", [cut, without_end, flip])
+def test_the_checksum_of_a_compressed_tar_archive_is_verified(tmp_path: Path, damage: Callable[[bytes], bytes]):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, data in IMAGES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    packed = gzip.compress(content.getvalue())
+    (tmp_path / "i.tar.gz").write_bytes(damage(packed))
+    assert "i.tar.gz: damaged: " in refused(entry("folder", {"images": "i.tar.gz"}), tmp_path)
+    (tmp_path / "i.tar.gz").write_bytes(packed + gzip.compress(bytes(3 * 2**20)))
+    assert "other data follow the end" in refused(entry("folder", {"images": "i.tar.gz"}), tmp_path)
 
 
 def png_bomb(side: int) -> bytes:

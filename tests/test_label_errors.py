@@ -36,3 +36,10 @@ def test_constant_images_have_no_margins():
     spectrum = near_duplicates.frequencies(np.zeros((4, 8, 8, 1), np.uint8))
     margins, _ = label_errors.margins(spectrum, np.array([0, 1, 0, 5]), 2, seed=1)
     assert np.isnan(margins).all()
+
+
+def test_labels_that_are_all_unknown_have_no_margins():
+    _, spectrum = measurements.measure({"train": digits()})
+    margins, best = label_errors.margins(spectrum[:100], np.full(100, 10), 10, seed=1)
+    assert np.isnan(margins).all()
+    assert len(best) == 100

@@ -296,7 +296,8 @@ def test_edited_file_invalidates_exactly_the_stages_that_depend_on_it(clone: Pro
         content = path.read_bytes() if path.exists() else None
         path.write_bytes((content or b"") + b"\n# edited\n")
         with Repo(str(clone.root)) as repo:
-            found[name] = [stage for stage in STAGES if stage in repo.status()]
+            invalid = {name.rpartition(":")[2] for name in repo.status()}  # relative to the working directory
+        found[name] = [stage for stage in STAGES if stage in invalid]
         path.unlink() if content is None else path.write_bytes(content)
     assert found == expected
 

@@ -99,7 +99,15 @@ def reference(spec: Pooling, x: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([one(c) for c in np.moveaxis(image, -1, 0)], axis=-1) for image in x])
 
 
-SHAPES = [(2, None, "valid"), (3, 2, "valid"), (3, 2, "same"), (2, 3, "same"), (3, 1, "same"), (1, 2, "valid")]
+SHAPES = [
+    (2, None, "valid"),
+    (3, None, "same"),
+    (3, 2, "valid"),
+    (3, 2, "same"),
+    (2, 3, "same"),
+    (3, 1, "same"),
+    (1, 2, "valid"),
+]
 SPECS = [
     Pooling.model_validate({"kind": kind, "window": window, "stride": stride, "padding": padding} | more)
     for kind, more in [
@@ -282,6 +290,62 @@ def test_large_values_and_powers_do_not_overflow() -> None:
     x = np.full((1, 2, 2, 1), 1e30, np.float32)
     for kind in ("lp", "gem"):
         np.testing.assert_allclose(applied(Pooling(kind=kind, p=8.0), x), 1e30, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 7.0, 16.0])
+@pytest.mark.parametrize("kind", ["lp", "gem"])
+@pytest.mark.parametrize(("window", "stride", "padding"), SHAPES)
+def test_weak_windows_of_bright_maps_equal_the_formula(
+    kind: Any, p: float, window: int, stride: int | None, padding: Any
+) -> None:
+    x = 10.0 ** np.random.default_rng(6).uniform(-5, 5, (1, 7, 8, 1))
+    spec = Pooling(kind=kind, p=p, window=window, stride=stride, padding=padding)
+    np.testing.assert_allclose(applied(spec, x.astype(np.float32)), reference(spec, x), rtol=3e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["average", "lp", "gem", "stochastic"])  # Keras's maximum may pass over NaN
+def test_one_value_that_is_no_number_spoils_its_window_only(kind: Any, bad: float) -> None:
+    x = np.abs(np.random.default_rng(7).normal(size=(1, 6, 6, 1))).astype(np.float32)
+    expected = applied(Pooling(kind=kind), x)
+    for row, column in product((2, 3), repeat=2):
+        broken = x.copy()
+        broken[0, row, column, 0] = bad
+        found = applied(Pooling(kind=kind), broken)
+        assert not np.isfinite(found[0, 1, 1, 0])
+        assert kind not in ("lp", "gem") or np.array_equal(found[0, 1, 1, 0], bad, equal_nan=True)
+        found[0, 1, 1, 0] = expected[0, 1, 1, 0]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_global_gem_keeps_what_is_no_number() -> None:
+    for bad in (np.nan, np.inf):
+        x = np.ones((1, 3, 3, 2), np.float32)
+        x[0, 1, 1, 0] = bad
+        found = keras.ops.convert_to_numpy(pooling.GlobalGeMPooling2D()(x))
+        np.testing.assert_array_equal(found, [[bad, 1.0]])
+
+
+@pytest.mark.parametrize("kind", [pooling.GeMPooling2D, pooling.GlobalGeMPooling2D])
+@pytest.mark.parametrize(("start", "sign", "limit"), [(1.2, 1, 1.0), (15.8, -1, 16.0)])
+def test_the_power_of_gem_stays_within_its_bounds_and_can_return(
+    kind: Any, start: float, sign: int, limit: float
+) -> None:
+    layer, x = kind(start), tf.constant(feature_maps(signed=False), tf.float32)
+    layer.build(x.shape)
+    optimizer = keras.optimizers.SGD(5.0)
+
+    def step(sign: int) -> float:
+        with tf.GradientTape() as tape:
+            loss = sign * tf.reduce_mean(layer(x))
+        gradient = tape.gradient(loss, layer.p.value)
+        assert gradient != 0
+        optimizer.apply([gradient / abs(gradient)], [layer.p])
+        return float(layer.p)
+
+    assert step(sign) == limit  # the mean grows with p
+    assert step(sign) == limit
+    assert step(-sign) == pytest.approx(limit + 5.0 * sign)
 
 
 def test_stochastic_pooling_does_not_exceed_the_maximum() -> None:

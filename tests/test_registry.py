@@ -1,6 +1,10 @@
 """The model registry: choice of the champion, its lineage, and concurrent registration."""
 
+import shutil
+import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +23,7 @@ from pipeline.core.paths import Paths
 from pipeline.core.provenance import Origin
 from pipeline.core.records import Counts, Device, Scores, TrainingRecord
 from pipeline.runtime import saved_model
-from pipeline.tracking import ModelToLog, registry
+from pipeline.tracking import ModelToLog, registered, registry, store
 
 from .conftest import ROOT
 
@@ -106,8 +110,7 @@ def test_a_logged_model_belongs_to_its_run_and_predicts(tmp_path: Path):
     assert [(metric.key, metric.value) for metric in logged.metrics or []] == [("validation_accuracy", 0.9)]
     assert run.info.status == "FINISHED"
     assert mlflow.active_run() is None
-    loaded = registry.load(Paths(tmp_path), str(net.model_uri))
-    assert (loaded.dataset, loaded.image, loaded.classes) == (INFO.dataset, INFO.image, INFO.classes)
+    loaded = mlflow.pyfunc.load_model(str(net.model_uri))
     np.testing.assert_allclose(loaded.predict(np.zeros((3, 2, 2, 1), np.float32)), np.full((3, 2), 0.5))
 
 
@@ -165,6 +168,141 @@ def test_an_unreachable_store_causes_only_a_warning(tmp_path: Path, monkeypatch:
     assert capsys.readouterr().err.count("warning: net: not registered: MLflow") == 2
 
 
+def saved_files(root: Path) -> list[Path]:
+    return list((root / "mlartifacts").rglob("*.keras"))
+
+
+def test_the_file_of_the_champion_is_downloaded_and_verified(tmp_path: Path):
+    net = candidate(tmp_path, "net", 0.9)
+    register(tmp_path, net)
+    for uri in ("models:/digits@champion", "models:/digits/1"):
+        folder = tmp_path / uri.replace("/", "-")
+        found = registered.download(Paths(tmp_path), uri, folder)
+        assert (found.dataset, found.sha256) == ("digits", net.record.sha256)
+        assert found.file.is_relative_to(folder)
+        assert saved_model.digest(found.file) == net.record.sha256
+
+
+def test_a_replaced_file_is_refused(tmp_path: Path):
+    register(tmp_path, candidate(tmp_path, "net", 0.9))
+    [file] = saved_files(tmp_path)
+    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "sigmoid")])
+    model.save(file)
+    with pytest.raises(DataError, match="the network stored for version 1 was replaced after it was registered"):
+        registered.download(Paths(tmp_path), "models:/digits@champion", tmp_path / "download")
+
+
+def test_missing_files_are_reported_with_the_way_out(tmp_path: Path):
+    register(tmp_path, candidate(tmp_path, "net", 0.9))
+    shutil.rmtree(tmp_path / "mlartifacts")
+    with pytest.raises(DataError, match=r"the file of version 1 cannot be read.*`dvc repro --single-item --force eva"):
+        registered.download(Paths(tmp_path), "models:/digits@champion", tmp_path / "download")
+
+
+def test_a_version_that_this_project_did_not_register_is_refused(tmp_path: Path):
+    net = candidate(tmp_path, "net", 0.9)
+    client(tmp_path).create_registered_model("digits")
+    client(tmp_path).create_model_version("digits", str(net.model_uri))
+    with pytest.raises(DataError, match=r"version 1 has no tag model\.sha256"):
+        registered.download(Paths(tmp_path), "models:/digits/1", tmp_path / "download")
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/m-0123", "models:/", "models:/digits@", "models:/digits/", "models:/@champion"]
+)
+def test_a_uri_that_names_no_version_is_refused(tmp_path: Path, uri: str):
+    with pytest.raises(DataError, match="not a registered version; allowed: models:/NAME@ALIAS, models:/NAME/VERSION"):
+        registered.download(Paths(tmp_path), uri, tmp_path / "download")
+
+
+def lost(file: Path) -> None:
+    file.unlink()
+
+
+def changed(file: Path) -> None:
+    file.write_bytes(b"another network")
+
+
+@pytest.mark.parametrize("damage", [lost, changed])
+def test_a_champion_without_its_file_is_replaced(tmp_path: Path, damage: Callable[[Path], None], capsys):
+    first = candidate(tmp_path, "first", 0.9)
+    register(tmp_path, first)
+    [file] = saved_files(tmp_path)
+    damage(file)
+    register(tmp_path, candidate(tmp_path, "second", 0.8))
+    assert champion(tmp_path) == 2
+    assert "replaces version 1, whose file is missing from the store or was changed" in capsys.readouterr().out
+
+
+def test_the_same_network_is_registered_anew_after_its_file_was_lost(tmp_path: Path, capsys):
+    first = candidate(tmp_path, "first", 0.9)
+    register(tmp_path, first)
+    [file] = saved_files(tmp_path)
+    assert registry.is_logged(Paths(tmp_path), first.record)
+    file.unlink()
+    assert not registry.is_logged(Paths(tmp_path), first.record)
+    register(tmp_path, first)
+    assert (
+        "warning: first: not registered: MLflow: the network is missing from its logged model"
+        in capsys.readouterr().err
+    )
+    again = candidate(tmp_path, "first", 0.9)
+    register(tmp_path, again)
+    assert champion(tmp_path) == 2
+    registered.download(Paths(tmp_path), "models:/digits@champion", tmp_path / "download")
+
+
+def test_code_in_the_registry_is_not_run(tmp_path: Path):
+    register(tmp_path, candidate(tmp_path, "net", 0.9))
+    [file] = saved_files(tmp_path)
+    code = file.parents[1] / "code"
+    for script in code.rglob("*.py"):
+        script.write_text(
+            "import pathlib; pathlib.Path('/proc/self/cwd/run').touch(); raise SystemExit", encoding="utf-8"
+        )
+    assert list(code.rglob("*.py"))
+    registered.download(Paths(tmp_path), "models:/digits@champion", tmp_path / "download")
+    assert [each.suffix for each in (tmp_path / "download").rglob("*")] == [".keras"]
+
+
+def broken_database(root: Path) -> str:
+    (root / "mlflow.db").write_bytes(b"This is no database. " * 1000)
+    return "not a database"
+
+
+def locked_database(root: Path) -> str:
+    held.append(sqlite3.connect(root / "mlflow.db", isolation_level=None))
+    held[-1].execute("BEGIN EXCLUSIVE")
+    return "locked"
+
+
+def emptied_database(root: Path) -> str:
+    with closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        database.execute("DROP TABLE model_versions")
+    return ""
+
+
+held: list[sqlite3.Connection] = []
+
+
+@pytest.mark.parametrize("damage", [broken_database, locked_database, emptied_database])
+def test_a_store_that_cannot_be_used_is_reported(
+    tmp_path: Path, damage: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr(store, "PATIENCE", 0.5)
+    known = candidate(tmp_path, "net", 0.9)
+    register(tmp_path, known)
+    message = damage(tmp_path)
+    try:
+        with pytest.raises(DataError, match=f"models:/digits@champion: not found in MLflow at /.*{message}"):
+            registered.download(Paths(tmp_path), "models:/digits@champion", tmp_path / "download")
+        register(tmp_path, known)
+        assert "warning: net: not registered: MLflow: " in capsys.readouterr().err
+    finally:
+        while held:
+            held.pop().close()
+
+
 def test_a_missing_model_is_reported(tmp_path: Path):
-    with pytest.raises(DataError, match="models:/digits@champion: not found in MLflow at sqlite"):
-        registry.load(Paths(tmp_path), "models:/digits@champion")
+    with pytest.raises(DataError, match="models:/digits@champion: not found in MLflow at /"):
+        registered.download(Paths(tmp_path), "models:/digits@champion", tmp_path / "download")

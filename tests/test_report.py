@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -336,6 +336,51 @@ def test_the_texts(found: Results):
     assert re.search(
         r"\n\| `head\.pooling` \| not shown \| \d+% \(\d+% to \d+%\) \| global_average instead of flatten: ", search
     )
+
+
+def pairs(count: int, different: int) -> pd.DataFrame:
+    """Pairs of networks; the later ones of those that differ do so by more."""
+    rows = [
+        ("x", f"a{k}", f"b{k}", 9, 3, k / 10, 0.1, 9.0, 0.01, 0.04 if k < different else 0.2, f"sentence {k}")
+        for k in range(count)
+    ]
+    return frame(PAIR, *rows)
+
+
+@pytest.mark.parametrize(
+    ("count", "different", "listed", "last"),
+    [
+        (6, 2, range(6), None),
+        (253, 100, range(99, 93, -1), "100 of 253 pairs of networks differ, of which those with the 6 largest "),
+        (10, 2, (1, 0), "2 of 10 pairs of networks differ; no difference can be shown between the others; the table "),
+        (10, 0, (), "0 of 10 pairs of networks differ; no difference can be shown between the others; the table "),
+        (10, 10, range(9, 3, -1), "10 of 10 pairs of networks differ, of which those with the 6 largest differences "),
+    ],
+)
+def test_many_pairs_are_summarized(found: Results, count: int, different: int, listed: Sequence[int], last: str | None):
+    table = pairs(count, different)
+    sentences = results.sentences(table)
+    assert sentences[: len(listed)] == [f"sentence {k}" for k in listed]
+    assert len(sentences) == len(listed) + (last is not None)
+    assert last is None or sentences[-1].startswith(last)
+    many = dataclasses.replace(found, tables={**found.tables, "comparisons": table, "seed_comparisons": table})
+    assert markdown.comparison(many).count("\n- ") == 2 * len(sentences)
+
+
+def test_the_page_has_the_sentences_of_few_pairs_and_all_pairs_in_its_table(found: Results):
+    many = dataclasses.replace(found, tables={**found.tables, "comparisons": pairs(28, 3)})
+    text = Page(page(many)).text
+    assert "sentence 2" in text
+    assert "sentence 3" not in text
+    assert "a27, b27" in text
+
+
+def test_equal_differences_over_seeds_have_no_interval(found: Results):
+    table = TABLES["seed_comparisons"].assign(low=np.nan, high=np.nan)
+    shown = dataclasses.replace(found, tables={**found.tables, "seed_comparisons": table})
+    assert f"+1.50{MISSING}0.0731" in Page(page(shown)).text
+    assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", page(shown).partition("<svg")[0])
+    assert not re.search(r"\bnan\b", Page(page(shown)).text)
 
 
 def test_after_a_failure_the_old_files_stay(paths: Paths, params: Params, monkeypatch: pytest.MonkeyPatch):

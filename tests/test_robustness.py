@@ -52,18 +52,18 @@ def test_errors_are_those_of_the_corrupted_images():
 
 
 def test_relative_errors_and_their_mean_by_hand(monkeypatch: pytest.MonkeyPatch):
-    """The stripe turns the middle of a black image white, brightness turns all of it grey."""
+    """The stripe keeps the middle of an image and inverts the rest, brightness turns all of it grey."""
     images, labels = dots(4), np.array([0, 0, 0, 1])
     models = {"middle": reading(7, 7), "corner": reading(0, 0)}
     monkeypatch.setattr(corruptions, "CORRUPTIONS", {name: CORRUPTIONS[name] for name in ("stripe", "brightness")})
     errors = robustness.corruption_errors(models, Split(images, labels), seed=1)
-    # Middle: white but for the stripe, which inverts it. Corner: black, and just above the middle grey when brighter.
-    assert errors["error"].tolist() == [0.75, 0.25, 0.75, 0.25, 0.25, 0.75]
+    # Middle: always white. Corner: black, white under the stripe, and just above the middle grey when brighter.
+    assert errors["error"].tolist() == [0.75, 0.75, 0.75, 0.25, 0.75, 0.75]
     assert errors["relative"].tolist() == pytest.approx([1, 1, 1, 1 / 3, 1, 1])
     summary = robustness.corruption_summary(errors).set_index("model")
     assert summary.index.tolist() == ["middle", "corner"]
-    assert list(summary.loc["corner"]) == [0.25, 0.5, 1.0, "brightness"]
-    assert summary.loc["middle", "mean_error"] == 0.5
+    assert list(summary.loc["corner"]) == [0.25, 0.75, 1.0, "stripe"]
+    assert summary.loc["middle", "mean_error"] == 0.75
 
 
 def test_relative_error_is_missing_where_the_reference_has_none():

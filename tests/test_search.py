@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -99,6 +101,47 @@ def test_the_defaults_of_the_space_are_the_base(params: Params, base: dict[str, 
     assert search_space.apply(base, sampled) == base
 
 
+STEPS = [(0.1, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]), (0.05, [n / 20 for n in range(11)])]
+
+
+@pytest.mark.parametrize(("step", "levels"), STEPS)
+def test_a_range_with_a_step_has_all_its_levels(
+    params: Params, base: dict[str, Any], step: float, levels: list[float], tmp_path: Path
+):
+    space = {"blocks": [{}, {"dropout": {"min": 0, "max": 0.5, "step": step}}, {}]}
+    [dimension] = dimensions = search_space.dimensions(space, base)
+    hp = hyperparameters(dimensions)
+    draws = np.random.default_rng(3)
+    drawn: Counter[Any] = Counter(
+        sample({dimension.name: hp.space[0].random_sample(int(draws.integers(2**31)))}, dimensions, base)[
+            dimension.name
+        ]
+        for _ in range(3000)
+    )
+    assert sorted(drawn) == levels
+    assert min(drawn.values()) > 0.7 * 3000 / len(levels)
+    for tuner in ("random", "bayesian", "grid"):
+        tune = with_tuner(params, tuner, trials=100, space=space)
+        tried: list[Any] = [trial.values[dimension.name] for trial in searched(tune, base, 7, tmp_path / tuner, loss)]
+        assert tried[0] == 0.3
+        assert sorted(tried) == levels
+
+
+def test_bayesian_search_tells_all_levels_apart(base: dict[str, Any]):
+    space = {"head": {"dropout": {"min": 0.0, "max": 0.5, "step": 0.05}}}
+    [parameter] = hyperparameters(search_space.dimensions(space, base)).space
+    places = [parameter.value_to_prob(index) for index in range(11)]
+    assert len(set(places)) == 11
+    assert [parameter.prob_to_value(place) for place in places] == list(range(11))
+
+
+def test_values_far_below_one_are_not_rounded_away(params: Params, base: dict[str, Any], tmp_path: Path):
+    space = {"fit": {"learning_rate": {"min": 1e-16, "max": 1e-3, "log": True}}}
+    trials = searched(with_tuner(params, "random", space=space), base, 7, tmp_path, loss)
+    rates: list[Any] = [trial.values["fit.learning_rate"] for trial in trials]
+    assert min(rates) >= 1e-16
+
+
 @pytest.mark.parametrize("tuner", TUNERS)
 def test_the_base_is_tried_first_and_no_network_twice(params: Params, base: dict[str, Any], tuner: str, tmp_path: Path):
     trials = searched(with_tuner(params, tuner), base, 7, tmp_path, loss)
@@ -112,6 +155,13 @@ def test_the_base_is_tried_first_and_no_network_twice(params: Params, base: dict
         assert {trial.epochs for trial in trials} == {9}
     else:
         assert {trial.epochs for trial in trials} == {1, 3, 9}
+
+
+def test_hyperband_has_the_sizes_of_its_documentation(params: Params, base: dict[str, Any], tmp_path: Path):
+    trials = searched(with_tuner(params, "hyperband", epochs=8), base, 7, tmp_path, loss)
+    networks = Counter(json.dumps(trial.values) for trial in trials)
+    assert Counter(trial.epochs for trial in trials) == {3: 5, 8: 5}
+    assert sorted(networks.values()) == [1] * 6 + [2] * 2  # two are continued
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
@@ -334,6 +384,17 @@ def test_training_settings_are_searched(params: Params, base: dict[str, Any], tm
     ]
     assert len({network.fit.learning_rate for network in networks}) == 6
     assert {network.fit.augmentation.shift for network in networks} == {0.0, 0.1}
+
+
+def test_booleans_stay_booleans(params: Params, base: dict[str, Any], tmp_path: Path):
+    space = {"blocks": {"batch_norm": [False, True]}}
+    trials = searched(with_tuner(params, "grid", trials=8, space=space), base, 7, tmp_path, loss)
+    assert len(trials) == 8
+    assert trials[0].values == values_of_base(
+        params.model_copy(update={"tune": with_tuner(params, "grid", space=space)})
+    )
+    for trial in trials:
+        config.network_from(search_space.apply(base, trial.values))
 
 
 def test_dimensions_become_keras_tuner_hyperparameters(base: dict[str, Any]):

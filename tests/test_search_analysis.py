@@ -142,6 +142,23 @@ def test_intervals_cover_planted_effects():
     assert np.mean(share_covered) == pytest.approx(0.95, abs=0.033)
 
 
+@pytest.mark.parametrize("strength", [0.5, 2.0, 4.0])
+@pytest.mark.parametrize("other", [0.3, 2.0])
+def test_intervals_of_shares_keep_their_level_among_several_factors(strength: float, other: float):
+    """In 150 searches of 24 trials each, with noise of variance 1."""
+    rng, covered = np.random.default_rng(8), []
+    for _ in range(150):
+        trials = sampled(24, rng)
+        factors = effects.factors(SPACE, trials, share_blocks=True)
+        parts = [factor.columns[:, -1] / (factor.columns[:, -1].std() or 1) for factor in factors]
+        sizes = [strength, *[other] * (len(factors) - 1)]
+        response = np.sum([size * part for size, part in zip(sizes, parts, strict=True)], axis=0) + rng.normal(size=24)
+        share = strength**2 / (strength**2 + (len(factors) - 1) * other**2 + 1)
+        _, low, high = effects.estimate(response, factors, observed=24)[0].share
+        covered.append(low <= share <= high)
+    assert np.mean(covered) > 0.92
+
+
 @pytest.mark.parametrize("count", [8, 24])
 def test_noise_rarely_matters(count: int):
     rng = np.random.default_rng(2)

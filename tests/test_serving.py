@@ -1,6 +1,9 @@
 """Serving a registered network: valid and invalid requests to a real process; loading without the project."""
 
+import argparse
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from models import inference
+from pipeline import serve
 from pipeline.core import records
 from pipeline.runtime import saved_model
 
@@ -72,17 +77,20 @@ GOOD = np.zeros((1, 28, 28, 1)).tolist()
 @pytest.mark.parametrize(
     ("content", "headers", "status", "message"),
     [
-        (body(np.zeros((1, 27, 28, 1)).tolist()), JSON, 400, "Shape of input (1, 27, 28, 1) does not match"),
-        (body(np.full((1, 28, 28, 1), np.nan).tolist()), JSON, 400, "some values of the images are not numbers"),
-        (body(np.full((1, 28, 28, 1), 255).tolist()), JSON, 400, "range from 255 to 255; allowed: 0 to 1"),
-        (body([GOOD[0], [[0.0]]]), JSON, 400, "inhomogeneous shape"),
-        (body("a picture"), JSON, 400, "Failed to convert data `a picture`"),
-        (body([]), JSON, 400, "Failed to enforce schema"),
-        (b"{", JSON, 400, "valid JSON"),
-        (b"[" * 100_000, JSON, 400, "nested too deeply"),
-        (b"{}", JSON, 400, "exactly one of the input fields"),
-        (b"\x89PNG", {"Content-Type": "image/png"}, 415, "only supports the following content types"),
+        (body(np.zeros((1, 27, 28, 1)).tolist()), JSON, 400, "inputs[0]: List should have at least 28 items"),
+        (body(np.full((1, 28, 28, 1), np.nan).tolist()), JSON, 400, "Input should be a finite number"),
+        (body(np.full((1, 28, 28, 1), 255).tolist()), JSON, 400, "less than or equal to 1"),
+        (body(np.full((1, 28, 28, 1), True).tolist()), JSON, 400, "Input should be a valid number"),
+        (body([GOOD[0], [[0.0]]]), JSON, 400, "inputs[1][0][0]: Input should be a valid array"),
+        (body("a picture"), JSON, 400, "Input should be a valid array"),
+        (body([]), JSON, 400, "at least 1 item"),
+        (b"{", JSON, 400, "Invalid JSON"),
+        (b'{"inputs": ' + b"9" * 5000 + b"}", JSON, 400, "number out of range"),
+        (b"[" * 100_000, JSON, 400, "recursion limit"),
+        (b"{}", JSON, 400, "at least 1 item"),
+        (b"\x89PNG", {"Content-Type": "image/png"}, 415, "content-type is image/png; allowed: application/json"),
         (body(GOOD), {}, 415, "content-type is missing"),
+        (body(GOOD), JSON | {"Host": "attacker.example"}, 403, "not known here"),
         (bytes(2**24 + 1), JSON, 413, "Too Large"),
     ],
 )
@@ -127,3 +135,53 @@ def test_a_missing_champion_is_reported(project: Project):
     done = project.stage("serve", check=False)
     assert done.returncode == 1
     assert "error: models:/mnist_5k@champion: not found in MLflow" in done.stderr
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "http"])
+def test_an_impossible_port_is_refused(port: str):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a port; allowed: 1 to 65535"):
+        serve.port(port)
+
+
+def test_a_port_in_use_is_reported_before_the_network_is_loaded(project: Project):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = project.stage("serve", "--port", str(port), check=False)
+    assert done.returncode == 1
+    assert f"error: cannot listen at 127.0.0.1, port {port}: Address already in use" in done.stderr
+
+
+@pytest.fixture
+def own_champion(champion: Project, tmp_path: Path) -> Project:
+    """A copy of the project with the champion and its store."""
+    shutil.copytree(champion.root, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def test_code_that_comes_with_a_registered_network_is_not_run(own_champion: Project):
+    mark = own_champion.root / "code was run"
+    scripts = [path for path in (own_champion.root / "mlartifacts").rglob("code/**/*.py")]
+    assert scripts
+    for script in scripts:
+        script.write_text(f"open({str(mark)!r}, 'w').close()", encoding="utf-8")
+    like_markup = own_champion.root / "picture[" / "red].png"
+    like_markup.parent.mkdir()
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(like_markup)
+    no_text = os.fsdecode(b"\xff.png")
+    shutil.copyfile(like_markup, own_champion.root / no_text)
+    done = own_champion.stage("predict", "picture[/red].png", no_text)
+    assert "picture[/red].png" in done.stdout
+    assert r"\udcff.png" in done.stdout
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("command", [("predict", "picture.png"), ("serve", "--port", "PORT")])
+def test_a_network_replaced_in_the_store_is_refused(own_champion: Project, command: tuple[str, ...]):
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(own_champion.root / "picture.png")
+    [file] = (own_champion.root / "mlartifacts").rglob("*.keras")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    arguments = [str(free_port()) if each == "PORT" else each for each in command]
+    done = own_champion.stage(*arguments, check=False)
+    assert done.returncode == 1
+    assert "the network stored for version 1 was replaced after it was registered" in done.stderr
+    assert "Traceback" not in done.stderr

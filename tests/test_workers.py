@@ -1,5 +1,7 @@
 """Searches in several processes: the same result, even if workers are killed."""
 
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -25,7 +27,6 @@ from pipeline.tune.trial import Outcome
 from .conftest import Project
 from .test_search import RULE, loss, searched
 
-HOST = "127.0.0.1"
 ADDRESS = "127.0.0.1:7000"
 
 
@@ -45,16 +46,24 @@ def oracle(params: Params, base: dict[str, Any], tmp_path: Path) -> Oracle:
     return make_oracle(params.tune, base, 7, tmp_path / "oracle")
 
 
-@pytest.mark.parametrize("tuner", ["random", "grid"])
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.mark.parametrize(("tuner", "way"), [("random", "socket"), ("grid", "socket"), ("random", "TCP")])
 def test_workers_over_the_network_give_the_same_search(
-    params: Params, base: dict[str, Any], tuner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: Params, base: dict[str, Any], tuner: Any, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"):
         monkeypatch.setenv(f"KERASTUNER_{name}", "")  # set by connect, and restored after the test
     space = {"fit": {"learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}, "blocks": params.tune.space["blocks"]}
     tune: Tune = params.tune.model_copy(update={"tuner": tuner, "space": space})
     oracle = make_oracle(tune, base, 7, tmp_path / "shared")
-    with oracle_server.serve(oracle, HOST, 0) as address:
+    listen = f"127.0.0.1:{free_port()}" if way == "TCP" else None
+    with oracle_server.serve(oracle, listen) as own:
+        address = listen or own
         clients = {name: oracle_server.connect(address, name) for name in ("one", "other")}
         threads = [threading.Thread(target=run_trials, args=(c, name, tune, loss)) for name, c in clients.items()]
         for thread in threads:
@@ -126,7 +135,14 @@ def test_an_error_in_a_worker_ends_the_search(params: Params, oracle: Oracle):
     [
         ("TUNE_WORKERS", "two", "TUNE_WORKERS: found two; allowed: a whole number from 1"),
         ("TUNE_WORKERS", "0", "TUNE_WORKERS: found 0"),
+        ("TUNE_WORKERS", "²", "TUNE_WORKERS: found ²"),
+        ("TUNE_WORKERS", "9" * 5000, "TUNE_WORKERS: found 9"),
         ("TUNE_LISTEN", "7000", "TUNE_LISTEN: found 7000; allowed: HOST:PORT"),
+        ("TUNE_LISTEN", "127.0.0.1:99999", "TUNE_LISTEN: found 127.0.0.1:99999; allowed: HOST:PORT.* up to 65535"),
+        ("TUNE_LISTEN", "127.0.0.1:0", "TUNE_LISTEN: found 127.0.0.1:0;"),
+        ("TUNE_LISTEN", "no-such-host.invalid:7000", "TUNE_LISTEN: the host no-such-host.invalid is unknown"),
+        ("TUNE_LISTEN", f"{'a' * 300}..:7000", "TUNE_LISTEN: the host a+.. is unknown"),
+        ("TUNE_LISTEN", "192.0.2.1:7000", "TUNE_LISTEN: cannot listen at 192.0.2.1:7000: Cannot assign .* address;"),
     ],
 )
 def test_invalid_settings_are_refused(
@@ -140,8 +156,9 @@ def test_invalid_settings_are_refused(
 def test_settings_are_read_from_the_environment(params: Params, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TUNE_WORKERS", "1")
     assert workers.settings(params).alone
-    monkeypatch.setenv("TUNE_LISTEN", "0.0.0.0:7000")
-    assert workers.settings(params) == workers.Settings(1, "0.0.0.0", 7000)
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("TUNE_LISTEN", address)
+    assert workers.settings(params) == workers.Settings(1, address)
     assert not workers.settings(params).alone
 
 
@@ -170,11 +187,35 @@ def test_the_default_is_one_worker_per_core(
     assert workers.settings(config.load(project.paths)).count == count
 
 
-def test_a_port_in_use_is_refused(oracle: Oracle):
-    with oracle_server.serve(oracle, HOST, 0) as address:
-        port = int(address.split(":")[1])
-        with pytest.raises(ConfigError, match=f"{address} is not free"), oracle_server.serve(oracle, HOST, port):
+def test_a_port_in_use_is_refused(params: Params, oracle: Oracle, monkeypatch: pytest.MonkeyPatch):
+    address = f"127.0.0.1:{free_port()}"
+    with oracle_server.serve(oracle, address):
+        monkeypatch.setenv("TUNE_LISTEN", address)
+        with pytest.raises(ConfigError, match=f"cannot listen at {address}: Address already in use; allowed: another"):
+            workers.settings(params)
+        # Taken since then:
+        with pytest.raises(ConfigError, match=f"{address} is not free"), oracle_server.serve(oracle, address):
             pass
+
+
+def test_other_users_cannot_reach_the_search(oracle: Oracle):
+    before = {connection.laddr for connection in psutil.Process().net_connections("inet")}
+    with oracle_server.serve(oracle) as address:
+        path = Path(address.removeprefix("unix:"))
+        assert path.is_socket()
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert {connection.laddr for connection in psutil.Process().net_connections("inet")} == before
+    assert not path.parent.exists()
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_refused(
+    oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with pytest.raises(ConfigError, match="TMPDIR: cannot listen in"), oracle_server.serve(oracle):
+        pass
 
 
 @contextmanager

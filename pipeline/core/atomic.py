@@ -53,6 +53,17 @@ def write_text(target: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def require_writable(*targets: Path) -> None:
+    """Refuse targets that could not be written, before long work whose result they are to hold.
+
+    Raises:
+        DataError: the disk is full, or the folder of a target is not writable.
+    """
+    for target in targets:
+        with _scratch(target) as scratch:
+            (scratch / "probe").write_bytes(b"0")
+
+
 def publish(part: Path, target: Path) -> None:
     """Rename a complete file to its final name on the same file system, after its content has reached the disk."""
     _sync(part)

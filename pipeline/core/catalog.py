@@ -1,8 +1,10 @@
 """The types of data/catalog.yaml: datasets with their sources, files, checksums, image size and class names."""
 
+import re
+import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from models.spec import Count, Spec
 
@@ -21,12 +23,32 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*$")]
 SHARE_TOLERANCE = 0.001  # by which the sum of the shares may differ from 1: they are written with few digits
 
 
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would evaluate a text that a table contains. Numbers are not formulas."""
+    return text.startswith(("=", "+", "-", "@", "\t")) and not re.fullmatch(r"[+-]\d+(\.\d+)?", text)
+
+
+def _class_name(name: str) -> str:
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        raise ValueError("a class name has control characters")
+    if is_formula(name):
+        raise ValueError("a class name begins with =, +, - or @: spreadsheets would evaluate it in the tables")
+    return unicodedata.normalize("NFC", name)
+
+
 class File(Spec):
     """A published file. Without a checksum any content is accepted, and its checksum is printed."""
 
     name: Name
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    size: Count | None = None  # bytes
+    size: Annotated[int, Field(ge=1)] | None = None  # bytes
+
+
+def _can_be_folder(name: str) -> bool:
+    return not (name.startswith((".", "__MACOSX")) or "/" in name or "\\" in name or name == "Thumbs.db")
+
+
+ClassName = Annotated[str, Field(min_length=1), AfterValidator(_class_name)]
 
 
 class Entry(Spec):
@@ -38,7 +60,7 @@ class Entry(Spec):
 
     description: str
     image: tuple[Count, Count, Literal[1, 3]]
-    classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=2)]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
     shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
     ink: Count | None = None
     format: Format
@@ -63,6 +85,11 @@ class Entry(Spec):
     def _check_classes(self) -> "Entry":
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("two classes have the same name")
+        if self.format == "folder" and (wrong := [name for name in self.classes if not _can_be_folder(name)]):
+            raise ValueError(
+                f"the class {wrong[0]} cannot be the name of a folder; "
+                "allowed with format folder: names without / and \\ that do not begin with a dot"
+            )
         if self.shares is not None and len(self.shares) != len(self.classes):
             raise ValueError(f"shares has {len(self.shares)} values for {len(self.classes)} classes")
         if self.shares is not None and abs(sum(self.shares) - 1) > SHARE_TOLERANCE:

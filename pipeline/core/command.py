@@ -1,14 +1,26 @@
-"""Command-line entry: arguments, errors, signals, timing."""
+"""Command-line entry: arguments, errors, signals, one process for each stage, timing."""
 
 import argparse
+import fcntl
+import os
+import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
+from urllib.parse import quote
+
+import psutil
 
 from pipeline.core.errors import UserError
+from pipeline.core.paths import Paths
+
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox"}
+POLL = 0.25  # seconds
+GRACE = 20.0  # seconds that a stage has to close its run and its files after DVC has died
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -20,8 +32,14 @@ def main(run: Callable[[argparse.Namespace], object], arguments: argparse.Argume
     """Run a command and exit; errors that the user can fix give status 1 and a message without a traceback."""
     namespace = arguments.parse_args()
     signal.signal(signal.SIGTERM, _stop)
+    stage = _stage()
+    if stage and os.environ.get("DVC_STAGE"):
+        _end_with_dvc()
     try:
-        run(namespace)
+        with (
+            _only_process(" ".join(filter(None, [stage, getattr(namespace, "name", None)]))) if stage else nullcontext()
+        ):
+            run(namespace)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -31,6 +49,73 @@ def main(run: Callable[[argparse.Namespace], object], arguments: argparse.Argume
 def _stop(number: int, frame: FrameType | None) -> None:
     # As an exception, so that open runs and temporary files are closed.
     raise SystemExit(128 + number)
+
+
+def _stage() -> str | None:
+    """The stage that `python -m pipeline.STAGE` runs; None in other commands."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    found = re.fullmatch(r"pipeline\.(\w+)\.__main__", spec.name if spec else "")
+    return found[1] if found and found[1] != "tracking" else None
+
+
+@contextmanager
+def _only_process(work: str) -> Iterator[None]:
+    """Hold the lock of a stage, or of one network of it: a second process would replace its outputs.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    path = Paths().resumable / "locks" / f"{quote(work, safe='')}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        print(f"warning: {work}: not protected against a second process: {error}", file=sys.stderr, flush=True)
+        yield
+        return
+    with os.fdopen(descriptor, "r+b", buffering=0) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            number = lock.read().decode() or "unknown"
+            raise UserError(
+                f"{work}: already running in this folder, as process {number}; wait for its end or stop it "
+                f"(kill {number}), then run the stage again"
+            ) from None
+        with suppress(OSError):  # a full disk; the number is for the message alone
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
+        yield
+
+
+def _end_with_dvc() -> None:
+    """End this process when the one that started it dies, as after `kill -9` of DVC.
+
+    An orphan would go on writing outputs of parameters that may have changed. DVC starts a stage through a shell, which
+    may stay between the two.
+    """
+    links = [(os.getpid(), os.getppid())]
+    with suppress(psutil.Error):
+        while psutil.Process(links[-1][1]).name() in SHELLS:
+            links.append((links[-1][1], psutil.Process(links[-1][1]).ppid()))
+    threading.Thread(target=_watch, args=(links,), daemon=True).start()
+
+
+def _watch(links: list[tuple[int, int]]) -> None:
+    while all(_parent(child) == parent for child, parent in links):
+        time.sleep(POLL)
+    with suppress(OSError, ValueError):  # the terminal may be gone as well
+        print("warning: the process that started this stage has died; ending it", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(128 + signal.SIGTERM)
+
+
+def _parent(process: int) -> int | None:
+    try:
+        return psutil.Process(process).ppid()
+    except psutil.Error:
+        return None
 
 
 class Stopwatch:

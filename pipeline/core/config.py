@@ -1,25 +1,25 @@
 """params.yaml as frozen typed objects; a mistake is refused with its key, the value found and the values allowed."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from models import architecture
 from models.spec import Count, Network, Spec
-from pipeline.core import search_space
+from pipeline.core import search_space, yaml_file
 from pipeline.core.catalog import Catalog, Entry
 from pipeline.core.config_errors import described, listing, validated
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Paths
 
 TUNED = "tuned"  # the name of the search's winner, which no network of params.yaml may take
+SEARCH = "search"  # the name of the search's run
 OBJECTIVE_DIRECTIONS = {"val_loss": "min", "val_accuracy": "max"}
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+# Names of networks become names of files, also where case makes no difference and some names are those of devices.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -79,8 +79,12 @@ class Augmentation(Spec):
         return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
 
 
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Fits = Annotated[int, Field(ge=1, le=1_000)]  # trainings of one network
+
+
 class Fit(Spec):
-    epochs: Count
+    epochs: Epochs
     batch_size: Count
     optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
     learning_rate: Annotated[float, Field(gt=0, le=10)]
@@ -107,13 +111,13 @@ class Pruning(Spec):
 class Tune(Spec):
     base: str
     tuner: Literal["random", "bayesian", "hyperband", "grid"]
-    trials: Count
-    epochs: Count
+    trials: Annotated[int, Field(ge=1, le=100_000)]
+    epochs: Epochs
     objective: Literal["val_loss", "val_accuracy"]
     score: Literal["last", "best"]
     pruning: Pruning | None
-    finalists: Count
-    finalist_seeds: Count
+    finalists: Fits
+    finalist_seeds: Fits
     space: dict[str, Any]
 
 
@@ -129,14 +133,14 @@ class Robustness(Spec):
 
 class Evaluate(Spec):
     batch_size: Count
-    seeds: Count
+    seeds: Fits
     robustness: Robustness
 
 
 class Runtime(Spec):
     device: Literal["auto", "cpu", "gpu"]
     precision: Literal["auto", "float32", "bfloat16"]
-    threads: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=0, le=1024)]
 
 
 class Params(Spec):
@@ -183,7 +187,7 @@ def load(paths: Paths) -> Params:
     Raises:
         ConfigError: one line for each error, with the full path of its key.
     """
-    raw = _read(paths.params)
+    raw = yaml_file.read(paths.params)
     complete = _with_fit_defaults(raw)
     params = validated(Params, complete, raw, paths.params.name)
     datasets = load_catalog(paths)
@@ -204,7 +208,7 @@ def load_catalog(paths: Paths) -> Catalog:
     Raises:
         ConfigError: one line for each error.
     """
-    raw = _read(paths.catalog)
+    raw = yaml_file.read(paths.catalog)
     return validated(Catalog, raw, raw, "data/catalog.yaml")
 
 
@@ -227,16 +231,6 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read(path: Path) -> Any:
-    # DVC reads the same file with the same library: YAML 1.2, in which 1e-3 is a number and "on" a word.
-    try:
-        return YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path.name}: not found in {path.parent}; run from the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: not readable as YAML: {error}") from None
-
-
 def _with_fit_defaults(raw: Any) -> Any:
     """Complete the `fit` of every network: the common one, overridden by its own values."""
     if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict):
@@ -256,9 +250,18 @@ def _merged(default: Any, override: Any) -> Any:
 
 
 def _name_errors(params: Params) -> list[str]:
-    errors = []
-    if TUNED in params.models:
-        errors.append(f"models.{TUNED}: the name is taken by the search's winner; allowed: any other name")
+    errors, same = [], dict[str, str]()
+    for name in params.models:
+        plain = name.lower()
+        if plain == TUNED:
+            errors.append(f"models.{name}: the name is taken by the search's winner; allowed: any other name")
+        elif plain == SEARCH:
+            errors.append(f"models.{name}: the name is taken by the search itself; allowed: any other name")
+        elif plain in DEVICES:
+            errors.append(f"models.{name}: Windows allows no file of this name; allowed: any other name")
+        elif plain in same:
+            errors.append(f"models.{name}: differs from {same[plain]} in case only; allowed: any other name")
+        same[plain] = name
     if params.tune.base not in params.models:
         found = f"found {json.dumps(params.tune.base)}{listing(params.tune.base, params.models)}"
         errors.append(f"tune.base: {found}")

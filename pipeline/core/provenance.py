@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,21 @@ def origin(root: Path, stage: str) -> Origin:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+    except OSError:
+        return None
+    except subprocess.CalledProcessError as error:
+        if "dubious ownership" in error.stderr:
+            _warn_of_owner(root)
         return None
     return done.stdout.strip()
+
+
+@cache
+def _warn_of_owner(root: Path) -> None:
+    """Say once that the commit stays unknown. It is not forced: Git runs commands of the configuration."""
+    print(
+        f"warning: {root}: the Git commit is not recorded, since the repository belongs to another user; "
+        f"allow it with `git config --global --add safe.directory {root}`",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -11,13 +11,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from math import isclose
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from models.spec import DEFAULT_P, DEFAULT_RATIO, POOLING_KEYS, Block, Head, Pooling
 
 Value = str | int | float | bool | None | list | dict
 RANGE_KEYS = {"min", "max", "step", "log"}
+MOST_LEVELS = 1_000_000  # of a range with a step
 BLOCK = Block(filters=()).model_dump(mode="json")  # the defaults of every key
 HEAD = Head().model_dump(mode="json")
 
@@ -49,8 +51,8 @@ class Choice:
 class Range:
     """A dimension from `low` to `high`, both included.
 
-    Without a `step` it is continuous; `log` then samples the exponent. `default` is the base network's value, or `low`
-    if the base has none.
+    With a `step` it has levels, numbered from 0. Without one it is continuous; `log` then samples the exponent.
+    `default` is the base network's value, or `low` if the base has none.
     """
 
     name: str
@@ -68,6 +70,17 @@ class Range:
     @property
     def extremes(self) -> tuple[Value, ...]:
         return self.low, self.high
+
+    def level(self, index: int) -> float:
+        """The value of a level: a decimal number as one would write it, 0.3 rather than 0.30000000000000004."""
+        assert self.step is not None
+        value = _decimal(self.low) + index * _decimal(self.step)
+        return int(value) if self.integer else float(value)
+
+    def index(self, value: float) -> int:
+        """The number of the level with a value."""
+        assert self.step is not None
+        return int(_steps(self.low, value, self.step))
 
 
 Dimension = Choice | Range
@@ -90,7 +103,8 @@ def inactive(block: Mapping[str, Any]) -> dict[str, Value]:
     defaults: dict[str, Value] = {}
     for index, part in enumerate(block["blocks"]):
         name, pooling = f"blocks.{index}", part["pooling"]["kind"]
-        unused = [key for key in Pooling.model_fields if key not in ("kind", *POOLING_KEYS[pooling])]
+        own = POOLING_KEYS.get(pooling, ()) if isinstance(pooling, str) else ()  # `check` refuses other kinds
+        unused = [key for key in Pooling.model_fields if key not in ("kind", *own)]
         defaults |= {f"{name}.pooling.{key}": BLOCK["pooling"][key] for key in unused}
         keys = [] if part["dropout"] else ["dropout_kind"]
         if not part["filters"]:
@@ -233,14 +247,7 @@ def _dimension(path: Path, key: Path, leaf: Any, base: Any) -> Dimension:
         return Choice(name, where, own[0] if own else leaf[0], tuple(leaf))
     if not isinstance(leaf, dict) or not {"min", "max"} <= set(leaf):
         raise SpaceError(where, leaf, "allowed: a list of values, {min, max, step} or {min, max, log: true}")
-    low, high, step, log = leaf["min"], leaf["max"], leaf.get("step"), leaf.get("log", False)
-    numbers = [low, high] if step is None else [low, high, step]
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
-        raise SpaceError(where, leaf, "allowed: numbers as min, max and step")
-    if not isinstance(log, bool) or (log and (step is not None or low <= 0)):
-        raise SpaceError(where, leaf, "allowed: log: true without a step and with min above 0, or log: false")
-    if low >= high or (step is not None and step <= 0):
-        raise SpaceError(where, leaf, "allowed: min below max, and a step above 0")
+    low, high, step, log = _bounds(leaf, where)
     default = _value(path, base)
     included = isinstance(default, int | float) and _includes(low, high, step, default)
     if used and not included:
@@ -248,10 +255,38 @@ def _dimension(path: Path, key: Path, leaf: Any, base: Any) -> Dimension:
     return Range(name, where, default if included else low, low, high, step, log)
 
 
+def _bounds(leaf: dict[str, Any], where: str) -> tuple[float, float, float | None, bool]:
+    low, high, step, log = leaf["min"], leaf["max"], leaf.get("step"), leaf.get("log", False)
+    numbers = [low, high] if step is None else [low, high, step]
+    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        raise SpaceError(where, leaf, "allowed: numbers as min, max and step")
+    if not all(isinstance(number, int) or isfinite(number) for number in numbers):
+        raise SpaceError(where, leaf, "allowed: finite numbers")
+    if not isinstance(log, bool) or (log and (step is not None or low <= 0)):
+        raise SpaceError(where, leaf, "allowed: log: true without a step and with min above 0, or log: false")
+    if low >= high or (step is not None and step <= 0):
+        raise SpaceError(where, leaf, "allowed: min below max, and a step above 0")
+    if step is not None:
+        steps = _steps(low, high, step)
+        if steps >= MOST_LEVELS:
+            raise SpaceError(where, leaf, f"allowed: a step that makes at most {MOST_LEVELS} values")
+        if steps != int(steps):
+            ends = [float(_decimal(low) + (int(steps) + more) * _decimal(step)) for more in (0, 1)]
+            raise SpaceError(where, leaf, f"max is no whole number of steps from min; allowed: {ends[0]} or {ends[1]}")
+    return low, high, step, log
+
+
 def _includes(low: float, high: float, step: float | None, value: float) -> bool:
-    if not low <= value <= high:
-        return False
-    return step is None or isclose((value - low) / step, round((value - low) / step), abs_tol=1e-9)
+    return low <= value <= high and (step is None or _steps(low, value, step) % 1 == 0)
+
+
+def _steps(low: float, value: float, step: float) -> Decimal:
+    """How many steps lead from `low` to a value, without the rounding errors of binary fractions."""
+    return (_decimal(value) - _decimal(low)) / _decimal(step)
+
+
+def _decimal(number: float) -> Decimal:
+    return Decimal(repr(number))
 
 
 def _same(value: Any, default: Any) -> bool:

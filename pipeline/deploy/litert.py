@@ -59,7 +59,7 @@ def run(content: bytes, images: np.ndarray) -> np.ndarray:
     """Predict with a LiteRT file: images of shape (n, height, width, channels) to probabilities (n, classes).
 
     Raises:
-        DataError: LiteRT cannot run an operation that it could convert, such as GeM pooling by windows.
+        DataError: LiteRT cannot run an operation that it could convert.
     """
     with warnings.catch_warnings(action="ignore"):  # the interpreter's move to a package of its own
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())

@@ -1,53 +1,75 @@
-"""MLflow's scoring server, with bounds on requests: MLflow itself reads a body of any size into memory."""
+"""An HTTP server of a registered network."""
 
 import gc
-from collections.abc import Awaitable, Callable
+import importlib.metadata
+import socket
+from dataclasses import dataclass
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.routing import Route
+from starlette.applications import Starlette
 
 from pipeline.core.config import Runtime
+from pipeline.core.errors import UserError
 from pipeline.core.paths import Paths
+from pipeline.deploy import connections, network, scoring
 from pipeline.runtime import device
-from pipeline.tracking import registry
 
-MAX_BODY = 2**24  # bytes: some 3,000 images of MNIST. JSON of lists takes up to 20 times as much memory
-MAX_REQUESTS = 16  # at a time; the next one gets status 503
+GRACE = 5  # seconds for the requests in hand, when the server is stopped
 
 
-def serve(paths: Paths, uri: str, runtime: Runtime, host: str, port: int) -> None:
+@dataclass(frozen=True)
+class Address:
+    """Where to listen, and the names beside `host` that requests may be addressed to."""
+
+    host: str
+    port: int
+    names: tuple[str, ...] = ()
+
+
+def serve(paths: Paths, uri: str, runtime: Runtime, address: Address) -> None:
     """Serve the probabilities of a registered network at POST /invocations until stopped.
 
     Raises:
-        DataError: the network does not exist.
+        UserError: the network does not exist or may not be loaded, or the address cannot be listened on.
     """
-    device.start(runtime)
-    app = bounded(registry.scoring_app(paths, uri))
-    gc.freeze()  # a request is many small lists, for each of which the collector would scan all that is loaded
-    gc.set_threshold(100_000)
-    np.set_printoptions(threshold=0, edgeitems=1)  # MLflow's error messages quote the images
-    print(f"{uri} at http://{host}:{port}/invocations", flush=True)
-    uvicorn.run(app, host=host, port=port, limit_concurrency=MAX_REQUESTS, log_level="warning")
+    with _listen(address) as listening:
+        device.start(runtime)
+        loaded = network.load(uri, paths)
+        for count in (1, 2):  # traces the graph for any number of images before the first request
+            loaded.predict(np.zeros((count, *loaded.entry.image), np.float32))
+        version = importlib.metadata.version("mlflow")
+        app = scoring.application(loaded.predict, loaded.entry.image, (address.host, *address.names), version)
+        gc.freeze()  # a request is many small lists, for each of which the collector would scan all that is loaded
+        gc.set_threshold(100_000)
+        print(f"{uri} at http://{address.host}:{address.port}/invocations", flush=True)
+        server(app).run(sockets=[listening])
 
 
-def bounded(app: FastAPI) -> FastAPI:
-    """Limit the size of requests, and respond with a 4xx status to some bad ones that MLflow answers with 500."""
-    for route in app.routes:
-        if isinstance(route, Route) and route.path == "/invocations":
-            # Around the route, not the application: MLflow's middleware in between would turn a 413 into a 500.
-            route.app = RequestBodyLimitMiddleware(route.app, MAX_BODY)
+def server(app: Starlette) -> uvicorn.Server:
+    """Return a server with bounds on connections; errors of clients are not logged: they could fill a disk."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=connections.BoundedConnection,
+            ws="none",
+            lifespan="off",
+            log_level="error",
+            timeout_keep_alive=connections.IDLE,
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
 
-    @app.middleware("http")
-    async def require_content_type(request: Request, respond: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.method == "POST" and "content-type" not in request.headers:
-            return Response("the header content-type is missing; allowed: application/json", 415)
-        return await respond(request)
 
-    @app.exception_handler(RecursionError)
-    async def refuse_nesting(request: Request, error: Exception) -> Response:
-        return Response("the JSON is nested too deeply", 400)
-
-    return app
+def _listen(address: Address) -> socket.socket:
+    """Listen from the start, although the network is loaded first: a port that is taken is reported at once."""
+    try:
+        [(family, *_, where), *_] = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return socket.create_server(where[:2], family=family)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen at {address.host}, port {address.port}: {error.strerror}; allowed: as --host an address "
+            "of this machine, as --port one that no other process uses"
+        ) from None

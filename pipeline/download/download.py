@@ -10,6 +10,7 @@ from pipeline.core import atomic
 from pipeline.core.catalog import Entry, File
 from pipeline.core.errors import DataError
 from pipeline.core.paths import Paths
+from pipeline.core.redact import redact
 from pipeline.download import sources
 from pipeline.download.sources import SourceError
 
@@ -34,7 +35,7 @@ def download(dataset: str, entry: Entry, paths: Paths, mirror: str | None = None
         if _is_complete(target, file) or (_is_complete(kept, file) and _copy(kept, target)):
             print(f"{file.name}: already downloaded")
             continue
-        source = _fetch_from_any(candidates, file, target, paths)
+        source = redact(_fetch_from_any(candidates, file, target, paths))
         if file.sha256:
             _copy(target, kept)
         size, checksum = target.stat().st_size, _sha256(target)
@@ -70,7 +71,7 @@ def _fetch_from_any(candidates: list[str], file: File, target: Path, paths: Path
         try:
             _fetch_verified(source, file, part, paths.home)
         except SourceError as error:
-            failures.append(f"{source}: {error}")
+            failures.append(redact(f"{source}: {error}"))
             continue
         atomic.publish(part, target)
         return source

@@ -137,8 +137,10 @@ class Evaluation:
         name, info = record.name, self.data.info
         print(f"{name}: test accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}", flush=True)
         with self.tracker.reopen(name, record.run_id) as run:
-            if run.id != record.run_id:
+            moved = run.id != record.run_id
+            if moved:
                 run.metrics(record.validation_metrics)
+            if moved or not registry.is_logged(self.paths, record):
                 images = self.data.test.images[:EXAMPLE].astype("float32") / 255
                 metadata = {"dataset": info.dataset, "classes": info.classes}
                 file = self.paths.model(name)

@@ -1,15 +1,18 @@
 """Comparisons of networks: paired tests and simultaneous intervals, over test images or over seeds."""
 
+from collections.abc import Mapping
 from itertools import combinations
-from math import ceil, log10
+from math import ceil, isnan, log10, sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, chi2, ttest_rel
+from scipy.optimize import brentq
+from scipy.stats import binomtest, chi2, norm, ttest_rel
 
 ALPHA = 0.05  # the chance of calling any two equal networks different, and of any interval missing the truth
 EXACT_BELOW = 25  # images that only one of two networks gets right
+EQUAL = 1e-6  # percentage points by which equal differences differ through rounding
 
 
 def compare(predicted: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
@@ -20,15 +23,17 @@ def compare(predicted: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFram
     Holm; sentence.
 
     Simultaneous: the intervals of all pairs together contain their true differences in 95 % of test sets, as each has
-    Bonferroni's level. The verdict follows p_adjusted.
+    Bonferroni's level. Networks with the same prediction for every image count once in both corrections. The verdict
+    follows p_adjusted.
     """
     pairs = list(combinations(predicted, 2))
     right = {name: classes == labels for name, classes in predicted.items()}
     counts = [(int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())) for a, b in pairs]
-    p = np.array([mcnemar(*count) for count in counts])
+    p = [mcnemar(*count) for count in counts]
+    corrected, level = _corrected(pairs, p, predicted)
     rows = []
-    for (a, b), (only_a, only_b), value, adjusted in zip(pairs, counts, p, holm(p), strict=True):
-        low, high = difference_interval(only_a, only_b, len(labels), _level(pairs))
+    for (a, b), (only_a, only_b), value, adjusted in zip(pairs, counts, p, corrected, strict=True):
+        low, high = difference_interval(only_a, only_b, len(labels), level)
         row = {
             "pair": f"{a} - {b}",
             "a": a,
@@ -50,24 +55,26 @@ def compare_seeds(scores: pd.DataFrame) -> pd.DataFrame:
     """Compare every pair of networks over several seeds, from the rows model, seed, accuracy.
 
     Columns as those of `compare`, with `seeds` in place of the images. Differences are paired by seed; interval and p
-    are those of Student's t for their mean. Equal differences leave their spread unknown: p is 1.
+    are those of Student's t for their mean. Where every seed has the same difference, there is no interval, and p is
+    that of the exact test by changes of sign (Fisher 1935). Networks with equal accuracies count once.
     """
     by_seed = 100 * scores.pivot(index="seed", columns="model", values="accuracy")
     pairs = list(combinations(scores["model"].unique(), 2))
-    tests = [_paired_t(by_seed[a], by_seed[b]) for a, b in pairs]
-    p = np.array([test.pvalue if test else 1.0 for test in tests])
+    differences = [(by_seed[a] - by_seed[b]).to_numpy() for a, b in pairs]
+    p = [seeds_test(each) for each in differences]
+    corrected, level = _corrected(pairs, p, {name: by_seed[name].to_numpy() for name in scores["model"].unique()})
     rows = []
-    for (a, b), test, value, adjusted in zip(pairs, tests, p, holm(p), strict=True):
-        difference = float((by_seed[a] - by_seed[b]).mean())
-        low, high = test.confidence_interval(_level(pairs)) if test else sorted([difference, 0.0])
+    for (a, b), each, value, adjusted in zip(pairs, differences, p, corrected, strict=True):
+        difference = float(each.mean())
+        low, high = seeds_interval(each, level)
         row = {
             "pair": f"{a} - {b}",
             "a": a,
             "b": b,
             "seeds": len(by_seed),
             "difference": difference,
-            "low": float(low),
-            "high": float(high),
+            "low": low,
+            "high": high,
             "p": value,
             "p_adjusted": adjusted,
         }
@@ -98,17 +105,45 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def difference_interval(only_a: int, only_b: int, images: int, level: float) -> tuple[float, float]:
-    """The paired bootstrap's percentile interval of the difference in accuracy, in percentage points.
+    """The score interval of the difference in accuracy, in percentage points (Tango, Statistics in Medicine 17, 1998).
 
-    Each image drawn with replacement adds 1, -1 or 0 to the difference. The distribution of the sum follows from that
-    of one image by a Fourier transform: the ideal bootstrap, of infinitely many draws (Efron and Tibshirani 1993).
+    It contains the differences that a score test for paired proportions does not reject at 1 - level, and keeps its
+    level where few images differ, or all of them in favour of one network.
     """
-    size = 2 * images + 1  # sums from -images to images
-    turns = np.exp(2j * np.pi * np.arange(size) / size)
-    one = (only_a * turns + only_b / turns + images - only_a - only_b) / images
-    probabilities = np.roll(np.fft.fft(one**images).real / size, images)
-    low, high = np.searchsorted(probabilities.cumsum(), [(1 - level) / 2, (1 + level) / 2]) - images
-    return float(100 * low / images), float(100 * high / images)
+    z = float(norm.isf((1 - level) / 2))
+    return -100 * _upper_end(only_b, only_a, images, z), 100 * _upper_end(only_a, only_b, images, z)
+
+
+def _upper_end(only_a: int, only_b: int, images: int, z: float) -> float:
+    """The largest difference whose score is at most z."""
+
+    def excess(difference: float) -> float:
+        """The square of the score's numerator beyond z^2 times its variance."""
+        linear = (2 * images - only_a + only_b) * difference - only_a - only_b
+        product = only_b * difference * (1 - difference)
+        root = sqrt(max(linear**2 + 8 * images * product, 0))
+        # The most likely share of `only_b` given the difference: a root of a quadratic, without cancellation.
+        share = 2 * product / (linear + root) if linear > 0 else (root - linear) / (4 * images)
+        variance = images * (2 * share + difference * (1 - difference))
+        return (only_a - only_b - images * difference) ** 2 - z**2 * variance
+
+    return float(brentq(excess, (only_a - only_b) / images + 1e-12, 1))  # just beyond the estimate, itself a root at 0
+
+
+def seeds_test(differences: np.ndarray) -> float:
+    """The p value of no difference in the mean, from one difference per seed."""
+    if _constant(differences):
+        # Of all changes of their signs, only two give as large a mean.
+        return 0.5 ** (len(differences) - 1) if np.abs(differences).max() > EQUAL else 1.0
+    return float(ttest_rel(differences, np.zeros(len(differences))).pvalue)
+
+
+def seeds_interval(differences: np.ndarray, level: float) -> tuple[float, float]:
+    """Student's interval of the mean difference in percentage points; NaN where all differences are equal."""
+    if _constant(differences):
+        return np.nan, np.nan
+    low, high = ttest_rel(differences, np.zeros(len(differences))).confidence_interval(level)
+    return max(float(low), -100.0), min(float(high), 100.0)
 
 
 def sentence(row: dict[str, Any], images: int, *, same: bool) -> str:
@@ -128,17 +163,25 @@ def verdict(row: dict[str, Any], *, digits: int, over: str = "") -> str:
         a, b, low, high = b, a, -high, -low
     p = "p < 0.001" if row["p_adjusted"] < 0.001 else f"p = {row['p_adjusted']:.3g}"
     evidence = f"simultaneous 95 % interval {low:.{digits}f} to {high:.{digits}f}, {p}"
-    if better == (low <= 0 <= high):
+    if isnan(low):
+        evidence = f"the same for every seed, so without an interval; exact test of the signs, {p}"
+    elif better == (low <= 0 <= high):
         evidence += f"; the test decides, although the interval {'contains' if better else 'excludes'} 0"
     if better:
         return f"{a} is better than {b} by {abs(row['difference']):.{digits}f} pp{over}, {evidence}"
     return f"no difference can be shown between {a} and {b}{over} ({row['difference']:+.{digits}f} pp, {evidence})"
 
 
-def _level(pairs: list[tuple[str, str]]) -> float:
-    return 1 - ALPHA / len(pairs)
+def _corrected(
+    pairs: list[tuple[str, str]], p: list[float], outcomes: Mapping[str, np.ndarray]
+) -> tuple[list[float], float]:
+    """Holm's p values, and Bonferroni's level of intervals, where networks with equal outcomes count once."""
+    first = {a: next(b for b in outcomes if np.array_equal(outcomes[a], outcomes[b])) for a in outcomes}
+    compared = [frozenset((first[a], first[b])) for a, b in pairs]
+    distinct = {networks: value for networks, value in zip(compared, p, strict=True) if len(networks) == 2}
+    adjusted = dict(zip(distinct, holm(np.array(list(distinct.values()))).tolist(), strict=True))
+    return [adjusted.get(networks, 1.0) for networks in compared], 1 - ALPHA / max(len(distinct), 1)
 
 
-def _paired_t(a: pd.Series, b: pd.Series) -> Any:
-    differences = a - b
-    return None if np.allclose(differences, differences.mean()) else ttest_rel(a, b)
+def _constant(differences: np.ndarray) -> bool:
+    return bool(np.ptp(differences) <= EQUAL)

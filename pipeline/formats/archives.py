@@ -1,19 +1,23 @@
 """Archives of images: zip and tar files read member by member, never unpacked to disk, and folders packed into one."""
 
+import gzip
 import os
 import stat
 import tarfile
+import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from pipeline.core.catalog import is_formula
 from pipeline.core.errors import DataError
+from pipeline.formats import files
 
 MEMBER_BYTES = 64 * 2**20  # maximum; a photograph of 50 megapixels is smaller
 Member = tuple[PurePosixPath, Callable[[], bytes]]  # its path, and a function that reads it before the next is yielded
+PADDING = 2**20  # bytes at most after the end of a tar archive
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can store
 
 
@@ -21,11 +25,17 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
     """The files of an archive, in its order, without hidden ones.
 
     Raises:
-        DataError: the archive is damaged, or contains a link, a path outside the archive, or a member too large.
+        DataError: the archive is damaged, or contains a link, a path outside the archive, a path twice, or a member too
+            large.
     """
+    seen = set()
     try:
-        yield from _zip(file, name) if name.endswith(".zip") else _tar(file, name)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        for path, content in _zip(file, name) if name.endswith(".zip") else _tar(file, name):
+            if path in seen:
+                raise DataError(f"{name}: {path}: contained more than once; remove the other copies from the archive")
+            seen.add(path)
+            yield path, content
+    except files.DAMAGED as error:
         raise DataError(f"{name}: damaged: {error}; delete it and rerun the stage download") from None
 
 
@@ -33,13 +43,13 @@ def pack(folder: Path, target: Path) -> None:
     """Pack a folder into an uncompressed zip archive whose bytes depend on names and contents only.
 
     Raises:
-        DataError: the folder is missing, empty or unreadable, or contains a link.
+        DataError: the folder is missing, empty or unreadable, or contains a link or a device.
     """
-    files = sorted(_files(folder))
-    if not files:
+    paths = sorted(_files(folder))
+    if not paths:
         raise DataError(f"{folder}: contains no files")
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for path in files:
+        for path in paths:
             try:
                 content = path.read_bytes()
             except PermissionError:
@@ -54,14 +64,23 @@ def _files(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not _hidden(name)]
         for name in [*folders, *filter(lambda name: not _hidden(name), names)]:
             path = Path(where, name)
+            _refuse_unprintable(name, f"{where}/")
             if path.is_symlink():
                 raise DataError(f"{path}: a link; replace it by the file itself")
+            if name in names and not path.is_file():
+                raise DataError(f"{path}: a pipe, socket or device instead of a file; remove it")
             if name in names:
                 yield path
 
 
 def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename}: {error.strerror}; make the folder readable") from None
+
+
+def _refuse_unprintable(name: str, where: str) -> None:
+    """Refuse names with control characters, and names that are not UTF-8, which Python decodes to surrogates."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        raise DataError(f"{where}{ascii(name)[1:-1]}: the name has control characters or is not UTF-8; rename the file")
 
 
 def _hidden(name: str) -> bool:
@@ -79,16 +98,26 @@ def _zip(file: BinaryIO, name: str) -> Iterator[Member]:
 
 
 def _tar(file: BinaryIO, name: str) -> Iterator[Member]:
-    with tarfile.open(fileobj=file, mode="r|*") as archive:
+    # Not tarfile's own decompression, which ignores the checksum.
+    content = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if name.endswith((".gz", ".tgz")) else file
+    with tarfile.open(fileobj=content, mode="r|*") as archive:
         for info in archive:
             path = _safe(info.name, name, not (info.isreg() or info.isdir()), info.size)
-            content = archive.extractfile(info)
-            if content is not None and not any(map(_hidden, path.parts)):
-                yield path, content.read
+            member = archive.extractfile(info)
+            if member is not None and not any(map(_hidden, path.parts)):
+                yield path, member.read
+    content.read(PADDING)
+    if content.read(1):
+        raise DataError(f"{name}: damaged: other data follow the end of the archive")
 
 
 def _safe(member: str, archive: str, special: bool, size: int) -> PurePosixPath:
     path = PurePosixPath(member)
+    _refuse_unprintable(member, f"{archive}: ")
+    if any(map(is_formula, path.parts[:1])):
+        raise DataError(f"{archive}: {member}: begins like a formula of a spreadsheet; rename its first folder")
+    if not member:
+        raise DataError(f"{archive}: damaged: a member without a name")
     if special:
         raise DataError(f"{archive}: {member}: a link or device; only files and folders are allowed in an archive")
     if path.is_absolute() or ".." in path.parts or "\\" in member:

@@ -2,6 +2,9 @@
 
 import gzip
 import hashlib
+import lzma
+import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +20,20 @@ from pipeline.core.errors import DataError
 UNPACKED_BYTES = 2**26
 UNPACKED_RATIO = 100
 
+# What reading a damaged archive or gzip file raises: RuntimeError stands for encryption and for unknown compression,
+# ValueError for names that are not UTF-8.
+DAMAGED = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 @contextmanager
 def opened(folder: Path, file: File) -> Iterator[tuple[BinaryIO, int]]:
@@ -28,6 +45,8 @@ def opened(folder: Path, file: File) -> Iterator[tuple[BinaryIO, int]]:
         DataError: the file is missing, unreadable or damaged, or its checksum is wrong.
     """
     path = folder / file.name
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a regular file; replace it by the file itself")
     again = "delete it and rerun the stage download"
     try:
         with path.open("rb") as packed:
@@ -43,7 +62,7 @@ def opened(folder: Path, file: File) -> Iterator[tuple[BinaryIO, int]]:
                 yield packed, max(UNPACKED_BYTES, UNPACKED_RATIO * size) if file.name.endswith(".npz") else size
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run the stage download first") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be read: {error}; {again}") from None
 
 

@@ -39,6 +39,8 @@ def _array(folder: Path, file: File, rank: int) -> np.ndarray:
         if len(sizes) < 4 * rank:
             raise DataError(f"{file.name}: ends within its header")
         shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+        if 0 in shape:
+            raise DataError(f"{file.name}: contains no values: its header announces {shape}")
         files.refuse_bomb(file.name, math.prod(shape), limit)
         values = np.empty(shape, np.uint8)
         found = _fill(values.reshape(-1).data, content)

@@ -1,12 +1,13 @@
 """Archives of PNG and JPEG files in one folder per class: [train/ or test/]CLASS/image, or a folder of these."""
 
 import io
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.core.catalog import Entry
 from pipeline.core.errors import DataError
@@ -43,11 +44,15 @@ def read(entry: Entry, folder: Path) -> dict[str, Images]:
 
 def _split_and_label(paths: list[PurePosixPath], entry: Entry, name: str) -> dict[PurePosixPath, tuple[str, int]]:
     """The split and label of every image, from its folders. Files outside class folders are left out."""
-    parts = {path: path.parts for path in paths}
+    # NFC: macOS stores accented letters decomposed.
+    parts = {path: tuple(unicodedata.normalize("NFC", part) for part in path.parts) for path in paths}
     tops = {part[0] for part in parts.values()}
     if len(tops) == 1 and not tops & {"train", *entry.classes}:
         parts = {path: part[1:] for path, part in parts.items()}
-    with_splits = any(part[:1] == ("train",) for part in parts.values())
+    under_train = [part for part in parts.values() if part[0] == "train"]
+    if "train" in entry.classes:  # then the folder may also be that class
+        under_train = [part for part in under_train if len(part) > 2 and part[1] in entry.classes]
+    with_splits = bool(under_train)
     found = {}
     for path, part in parts.items():
         split, *rest = part if with_splits else ("train", *part)
@@ -68,6 +73,8 @@ def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
     """One PNG or JPEG file as an array of the catalog's size and channels."""
     height, width, channels = entry.image
     mode, lossless = MODES[channels]
+    if not data:
+        raise DataError(f"{where}: is empty")
     try:
         with (
             warnings.catch_warnings(action="error"),  # Pillow only warns of damaged metadata and of large images
@@ -77,14 +84,16 @@ def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
                 kind = MODE_NAMES.get(image.mode, f"the mode {image.mode}")
                 needed = "grey" if channels == 1 else "colour without transparency"
                 raise DataError(f"{where}: has {kind}; data/catalog.yaml expects {needed} images")
-            if not entry.resize and image.size != (width, height):
+            upright = ImageOps.exif_transpose(image).convert(mode)
+            if not entry.resize and upright.size != (width, height):
                 raise DataError(
-                    f"{where}: is {image.size[1]} x {image.size[0]} pixels instead of {height} x {width}; "
+                    f"{where}: is {upright.size[1]} x {upright.size[0]} pixels instead of {height} x {width}; "
                     "to accept images of other sizes, set resize: true in data/catalog.yaml"
                 )
-            upright = ImageOps.exif_transpose(image).convert(mode)
             if upright.size != (width, height):
                 upright = upright.resize((width, height), Image.Resampling.BICUBIC)
             return np.asarray(upright).reshape(entry.image)
+    except UnidentifiedImageError:  # its message has the address of a buffer in place of the file
+        raise DataError(f"{where}: does not decode as PNG or JPEG: it is neither") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
         raise DataError(f"{where}: does not decode as PNG or JPEG: {error}") from None

@@ -1,5 +1,6 @@
 """NumPy archives: the arrays x_train, y_train and, if there is a test set, x_test, y_test."""
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -10,12 +11,18 @@ from pipeline.core.errors import DataError
 from pipeline.formats import files
 from pipeline.formats.images import Images, checked
 
+HEADER_BYTES = 10_000  # maximum: NumPy evaluates the header as a Python literal
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
 
 def read(entry: Entry, folder: Path) -> dict[str, Images]:
     """Read the file `arrays` of the catalog entry. Python objects are never unpickled."""
     file = entry.files["arrays"]
     with files.opened(folder, file) as (content, limit), zipfile.ZipFile(content) as archive:
-        present = {name.removesuffix(".npy") for name in archive.namelist()}
+        names = archive.namelist()
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"{file.name}: contains {', '.join(twice)} more than once")
+        present = {name.removesuffix(".npy") for name in names if name.endswith(".npy")}
         splits = [split for split in ("train", "test") if split == "train" or {f"x_{split}", f"y_{split}"} & present]
         if missing := sorted({f"{kind}_{split}" for kind in "xy" for split in splits} - present):
             raise DataError(f"{file.name}: has no array {', '.join(missing)}; found: {', '.join(sorted(present))}")
@@ -30,13 +37,22 @@ def read(entry: Entry, folder: Path) -> dict[str, Images]:
 
 def _array(archive: zipfile.ZipFile, name: str, where: str, limit: int) -> np.ndarray:
     info = archive.getinfo(f"{name}.npy")
+    if info.flag_bits & 1:
+        raise DataError(f"{where} is encrypted")
     files.refuse_bomb(where, info.file_size, limit)
     try:
         with archive.open(info) as member:
-            return np.lib.format.read_array(member, allow_pickle=False, max_header_size=10_000)
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise DataError(f"{where} contains Python objects, which are not read; save numbers") from None
+            version = np.lib.format.read_magic(member)
+            if version not in HEADERS:
+                raise ValueError(f"its format version is {version[0]}.{version[1]}")
+            shape, _, dtype = HEADERS[version](member, max_header_size=HEADER_BYTES)
+            if dtype.hasobject:
+                raise DataError(f"{where} contains Python objects, which are not read; save numbers")
+            if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
+                raise ValueError(f"its header announces {dtype} values of the shape {shape}, but another size follows")
+        with archive.open(info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False, max_header_size=HEADER_BYTES)
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{where} is not an array: {error}") from None
 
 
@@ -55,6 +71,8 @@ def _labels(array: np.ndarray, where: str) -> np.ndarray:
         array = array[:, 0]
     if array.ndim != 1:
         raise DataError(f"{where} has the shape {array.shape}; allowed: one label per image")
+    if array.dtype.kind == "u":  # the largest do not fit into int64: they would become negative
+        array = np.minimum(array, np.array(np.iinfo(np.int64).max, np.uint64))
     return array
 
 

@@ -137,9 +137,10 @@ def _centred(values: np.ndarray) -> np.ndarray:
 def estimate(response: np.ndarray, factors: Sequence[Factor], observed: int) -> list[Estimate]:
     """Fit all factors together by least squares, with Student and F intervals.
 
-    The share of variance is omega squared (Hays, Statistics, 1963): the sum of squares beyond that of the other
-    factors, less its expectation under noise, relative to itself plus the unexplained part. Its interval inverts the
-    noncentral F distribution (Steiger, Psychological Methods 9, 2004).
+    The share of variance is omega squared (Hays, Statistics, 1963): the variance of a factor's effects, less its
+    expectation under noise, relative to itself plus that of the other factors and the noise. Its interval inverts the
+    noncentral F distribution (Steiger, Psychological Methods 9, 2004). The F ratio counts only what the other factors
+    cannot explain, so the variance is enlarged by what their chance correlations with the factor take from it.
 
     Args:
         response: (trials,), the objective.
@@ -167,12 +168,21 @@ def estimate(response: np.ndarray, factors: Sequence[Factor], observed: int) -> 
         with np.errstate(invalid="ignore", divide="ignore"):
             p = 2 * stats.t.sf(np.abs(coefficients[own] / errors[own]), freedom)
         effects[~identified], p[~identified] = np.nan, np.nan
-        found.append(Estimate(effects, p, *_share(response, design, own, noise, freedom)))
+        found.append(Estimate(effects, p, *_share(response, design, own, _Noise(noise, freedom, inverse))))
     return found
 
 
+@dataclass(frozen=True)
+class _Noise:
+    """The noise of a fit: its variance, degrees of freedom, and the covariance of the coefficients relative to it."""
+
+    variance: float
+    freedom: int
+    covariance: np.ndarray
+
+
 def _share(
-    response: np.ndarray, design: np.ndarray, own: np.ndarray, noise: float, freedom: int
+    response: np.ndarray, design: np.ndarray, own: np.ndarray, noise: _Noise
 ) -> tuple[tuple[float, float, float], float]:
     others = np.delete(design, own, axis=1)
     effects = np.linalg.matrix_rank(design) - np.linalg.matrix_rank(others)
@@ -180,16 +190,29 @@ def _share(
     if effects < len(own) or not len(own) or total == 0:
         return (np.nan, np.nan, np.nan), np.nan
     explained = _residual(response, others) - _residual(response, design)
-    ratio = max(explained, 0) / effects / noise
-    rest = max(noise, (total - explained) / (count - 1 - effects))
+    ratio = max(explained, 0) / effects / noise.variance
+    coefficients = noise.covariance @ design.T @ response
+    part = design[:, own] @ coefficients[own]
+    unique = _residual(part, others)
+    enlarged = float(np.sum((part - part.mean()) ** 2)) / unique if unique > 0 else 1.0
+    rest = noise.variance + _variance_of_others(design, own, coefficients, noise)
     estimates = (
-        max(explained - effects * noise, 0) / count,
-        _noncentrality(ratio, effects, freedom, 1 - TAIL) * noise / count,
+        max(explained - effects * noise.variance, 0) / count,
+        _noncentrality(ratio, effects, noise.freedom, 1 - TAIL) * noise.variance / count,
         # A ratio far below 1 is chance; used directly, it would end the interval at 0.
-        _noncentrality(max(ratio, 1.0), effects, freedom, TAIL) * noise / count,
+        _noncentrality(max(ratio, 1.0), effects, noise.freedom, TAIL) * noise.variance / count,
     )
-    point, low, high = (variance / (variance + rest) for variance in estimates)
-    return (point, low, high), float(stats.f.sf(ratio, effects, freedom))
+    point, low, high = (enlarged * variance / (enlarged * variance + rest) for variance in estimates)
+    return (point, low, high), float(stats.f.sf(ratio, effects, noise.freedom))
+
+
+def _variance_of_others(design: np.ndarray, own: np.ndarray, coefficients: np.ndarray, noise: _Noise) -> float:
+    """The variance between trials that the other factors cause, less the expectation of the noise in it."""
+    others = np.setdiff1d(np.arange(1, design.shape[1]), own)
+    columns = design[:, others] - design[:, others].mean(axis=0)
+    squares = float(np.sum((columns @ coefficients[others]) ** 2))
+    chance = noise.variance * float(np.sum(columns @ noise.covariance[np.ix_(others, others)] * columns))
+    return max(squares - chance, 0) / len(design)
 
 
 def _noncentrality(ratio: float, effects: int, freedom: int, probability: float) -> float:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from math import isnan
 from typing import Any
 
-from pipeline.report.results import Results
+from pipeline.report.results import Results, sentences
 from pipeline.report.search_analysis import Scale, SearchAnalysis
 
 
 def comparison(results: Results) -> str:
-    """The networks in a table, the data and the hardware, and a sentence per pair; the same over seeds, if any."""
+    """The networks in a table, the data and the hardware, and a few sentences on pairs; the same over seeds, if any."""
     head = ["network", "parameters", "validation accuracy", "test accuracy (95 % interval)", "test loss"]
     rows = [
         [
@@ -27,14 +27,14 @@ def comparison(results: Results) -> str:
     device = next(iter(results.networks.values())).device
     counts = ", ".join(f"{count:,} {split}" for split, count in results.info.images.items())
     lines += ["", f"{results.info.dataset} ({counts} images); one seed; {device.name}, {device.precision}.", ""]
-    lines += [f"- {sentence}." for sentence in results.tables["comparisons"]["sentence"]]
+    lines += [f"- {sentence}." for sentence in sentences(results.tables["comparisons"])]
     if "replicates" in results.tables:
         rows = [
             [row["model"], str(row["seeds"]), f"{row['mean']:.2%}", f"{100 * row['std']:.2f}"]
             for row in results.tables["replicates"].to_dict("records")
         ]
         lines += ["", *_table(["network", "seeds", "mean test accuracy", "standard deviation, pp"], rows), ""]
-        lines += [f"- {sentence}." for sentence in results.tables["seed_comparisons"]["sentence"]]
+        lines += [f"- {sentence}." for sentence in sentences(results.tables["seed_comparisons"])]
     return "\n".join(lines) + "\n"
 
 
@@ -51,8 +51,8 @@ def search(analysis: SearchAnalysis) -> str:
         for row in analysis.importance.to_dict("records")
     ]
     head = ["dimension", "verdict", "share of variance (95 % interval)", "effects (95 % interval)"]
-    sentences = [f"- {sentence}" for sentence in analysis.summary]
-    return "\n".join(["# Search", "", *sentences, "", *_table(head, rows)]) + "\n"
+    summary = [f"- {sentence}" for sentence in analysis.summary]
+    return "\n".join(["# Search", "", *summary, "", *_table(head, rows)]) + "\n"
 
 
 def _effect(row: Any, scale: Scale) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.core.provenance import requirements
 from pipeline.html import render
 from pipeline.report import figures, image_panels, search_figures
-from pipeline.report.results import Results
+from pipeline.report.results import Results, sentences
 from pipeline.report.search_analysis import SearchAnalysis
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
@@ -161,7 +161,7 @@ def _metrics(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _pairs(table: pd.DataFrame, over: str) -> dict[str, Any]:
     shown = table.assign(name=table["a"] + ", " + table["b"], interval=_intervals(table, "+.2f"))
     return {
-        "sentences": table["sentence"].tolist(),
+        "sentences": sentences(table),
         "figure": figures.differences(table, f"Differences in accuracy over {over}, with simultaneous 95 % intervals"),
         "table": _table(f"Pairs of networks, over {over}", shown, PAIRS),
     }

@@ -30,6 +30,8 @@ TABLES = (
     "out_of_distribution",
 )
 TABLES_OF_SEEDS = ("replicates", "seed_comparisons")  # where evaluate.seeds is more than 1
+SENTENCES = 6  # pairs of networks, of four networks, that are described one by one
+LEVEL = 0.05  # of p_adjusted, below which a pair of networks differs
 NAMES = dict.fromkeys(("model", "a", "b", "class", "actual", "predicted"), str)  # a class may be named 7
 
 
@@ -84,6 +86,20 @@ def load(paths: Paths, dimensions: Sequence[Dimension]) -> Results:
         search=search_analysis.analyze(trials, search_curves, dimensions, search_record.objective),
         search_record=search_record,
     )
+
+
+def sentences(pairs: pd.DataFrame) -> list[str]:
+    """Sentences on all pairs of networks; on many, on the largest differences that are shown, and their number."""
+    if len(pairs) <= SENTENCES:
+        return pairs["sentence"].tolist()
+    different = pairs[pairs["p_adjusted"] < LEVEL]
+    largest = different.loc[different["difference"].abs().sort_values(ascending=False, kind="stable").index]
+    count = f"{len(different)} of {len(pairs)} pairs of networks differ"
+    if len(different) > SENTENCES:
+        count += f", of which those with the {SENTENCES} largest differences are listed"
+    if len(different) < len(pairs):
+        count += "; no difference can be shown between the others"
+    return [*largest["sentence"].head(SENTENCES), f"{count}; the table in report.html has all pairs"]
 
 
 def _curves(name: str, paths: Paths) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 import models.pooling  # noqa: F401  registers the custom layers that a network may contain
 from pipeline.core import atomic
@@ -17,6 +18,20 @@ from pipeline.core.errors import DataError
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
 DATE_SAVED = "1980-01-01@00:00:00"
+MAX_REASON = 1000  # characters of Keras's message, which may quote the whole configuration
+MAX_EXPANSION = 10  # times the size of the file: Keras compresses nothing, `save` neither
+UNREADABLE = (  # what Keras and TensorFlow raise for a file that is not a network, or one too large for this machine
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OSError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    zipfile.BadZipFile,
+    tf.errors.OpError,
+)
 
 
 def save(model: keras.Model, target: Path) -> str:
@@ -46,8 +61,10 @@ def digest(path: Path) -> str:
     try:
         with path.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro` to train it") from None
+    except OSError as error:
+        raise DataError(f"{path}: not a readable file ({error.strerror}); move it away, then run `dvc repro`") from None
 
 
 def load(path: Path, sha256: str) -> keras.Model:
@@ -63,10 +80,21 @@ def load(path: Path, sha256: str) -> keras.Model:
             "`dvc checkout` or `dvc repro` restores it"
         )
     try:
+        _refuse_expansion(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile, KeyError) as error:
+    except UNREADABLE as error:
         if "Lambda" in str(error):
             raise DataError(
                 f"{path}: contains a Lambda layer, which is Python code that would run here; use a Keras layer instead"
             ) from None
-        raise DataError(f"{path}: not a readable network ({error}); run `dvc repro --force` on its stage") from None
+        reason = str(error)[:MAX_REASON] or type(error).__name__
+        raise DataError(f"{path}: not a readable network ({reason}); run `dvc repro --force` on its stage") from None
+
+
+def _refuse_expansion(path: Path) -> None:
+    """Refuse an archive by the sizes in its directory, before any of it is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    size = path.stat().st_size
+    if unpacked > MAX_EXPANSION * size:
+        raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")

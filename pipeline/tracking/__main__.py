@@ -1,15 +1,16 @@
-"""Mark the runs of killed processes as KILLED:  python -m pipeline.tracking"""
+"""Mark runs of killed processes as KILLED, and send what was kept while MLflow failed:  python -m pipeline.tracking"""
 
 from pipeline import tracking
 from pipeline.core import command
 from pipeline.core.paths import Paths
-from pipeline.tracking.store import connect
+from pipeline.tracking import store
 
 
-def close_killed_runs(_: object) -> None:
-    with connect(Paths()):
-        print(f"runs marked as killed: {tracking.close_killed_runs()}")
+def run(_: object) -> None:
+    paths = Paths()
+    killed, sent = store.attempt(store.name(paths), tracking.catch_up, paths, opening=True)
+    print(f"runs marked as killed: {killed}; runs sent that were kept: {sent}")
 
 
 if __name__ == "__main__":
-    command.main(close_killed_runs, command.parser(__doc__))
+    command.main(run, command.parser(__doc__))

@@ -1,4 +1,4 @@
-"""The model registry: the champion of each dataset, its registration and loading.
+"""The model registry: the champion of each dataset, and its registration.
 
 A version and the run that trained it refer to each other: the version holds the run's id and, as tags, the commit, the
 DVC stage, the digests of data and model and the metrics; the run has the tag `convpipe.registered`.
@@ -6,26 +6,23 @@ DVC stage, the digests of data and model and the metrics; the run has the tag `c
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlflow
-import numpy as np
-from fastapi import FastAPI
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel, scoring_server
 
 from pipeline.core.command import Stopwatch
 from pipeline.core.dataset import DatasetInfo
-from pipeline.core.errors import DataError
 from pipeline.core.paths import Paths
 from pipeline.core.records import Scores, TrainingRecord
-from pipeline.tracking.store import connect
+from pipeline.tracking import store
+from pipeline.tracking.registered import SHA256, usable, usable_version
+from pipeline.tracking.store import StoreError, connect
 
 CHAMPION = "champion"
 REGISTERED = "convpipe.registered"  # of a run: NAME/VERSION of its network
-SHA256, DIGEST = "model.sha256", "data.digest"
+DIGEST = "data.digest"
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,6 @@ class Candidate:
     test: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A predictor: images of shape (n, *image), float32 in [0, 1], to probabilities of the classes, (n, classes)."""
-
-    predict: Callable[[np.ndarray], np.ndarray]
-    image: tuple[int, int, int]
-    dataset: str
-    classes: tuple[str, ...]
-
-
 def rank(validation: Scores) -> tuple[float, float]:
     """Sort key, larger is better: accuracy on the validation images, then loss."""
     return validation.accuracy, -validation.loss
@@ -57,7 +44,7 @@ def register(paths: Paths, info: DatasetInfo, candidates: list[Candidate], stopw
     """Register the best candidate as the dataset's champion, unless the present champion is at least as good.
 
     Ties go to the first candidate. Metrics compare only on the same data: a champion of other data is replaced, with a
-    notice. If nothing can be registered, a warning is printed.
+    notice, as is one whose file is gone. If nothing can be registered, a warning is printed.
     """
     best = max(candidates, key=lambda candidate: rank(candidate.record.validation))
     warning = f"warning: {best.record.name}: not registered: "
@@ -67,9 +54,23 @@ def register(paths: Paths, info: DatasetInfo, candidates: list[Candidate], stopw
     with stopwatch("tracking"):
         try:
             with connect(paths):  # locks the default store, so that no other evaluation registers at the same time
-                print(_register(info, best))
-        except (MlflowException, OSError) as error:
-            print(f"{warning}MLflow: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(store.attempt(store.name(paths), _register, info, best))
+        except StoreError as error:
+            print(f"{warning}MLflow: {error}", file=sys.stderr)
+
+
+def is_logged(paths: Paths, record: TrainingRecord) -> bool:
+    """Check that the store still has the network as it was trained: its files may have been deleted, or changed."""
+    try:
+        with connect(paths):
+            return store.attempt(store.name(paths), _is_logged, str(record.model_uri), record.sha256)
+    except StoreError:
+        return False
+
+
+def _is_logged(model_uri: str, sha256: str) -> bool:
+    logged = mlflow.MlflowClient().get_logged_model(model_uri.rpartition("/")[2])
+    return usable(logged.artifact_location, sha256)
 
 
 def champion(dataset: str) -> ModelVersion | None:
@@ -81,39 +82,6 @@ def champion(dataset: str) -> ModelVersion | None:
     return None
 
 
-def load(paths: Paths, uri: str) -> Loaded:
-    """Load a network of this project, models:/NAME@champion or models:/NAME/VERSION.
-
-    Raises:
-        DataError: it does not exist, the store cannot be reached, or it is another kind of model.
-    """
-    model = _load(paths, uri)
-    schema, metadata = model.metadata.get_input_schema(), model.metadata.metadata or {}
-    if schema is None or not {"dataset", "classes"} <= metadata.keys():
-        raise DataError(f"{uri}: not a network of this project: the model's metadata has no dataset and classes")
-    _, height, width, channels = schema.inputs[0].shape
-    return Loaded(model.predict, (height, width, channels), metadata["dataset"], tuple(metadata["classes"]))
-
-
-def scoring_app(paths: Paths, uri: str) -> FastAPI:
-    """Return MLflow's scoring server for a model in the registry.
-
-    Raises:
-        DataError: the model does not exist, or the store cannot be reached.
-    """
-    return scoring_server.init(_load(paths, uri))
-
-
-def _load(paths: Paths, uri: str) -> PyFuncModel:
-    with connect(paths):
-        store = mlflow.get_tracking_uri()
-    try:
-        return mlflow.pyfunc.load_model(uri)
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{uri}: not found in MLflow at {store}: {reason}; `dvc repro` registers a champion") from None
-
-
 def _register(info: DatasetInfo, best: Candidate) -> str:
     client = mlflow.MlflowClient()
     dataset, name, scores = info.dataset, best.record.name, best.record.validation
@@ -121,6 +89,8 @@ def _register(info: DatasetInfo, best: Candidate) -> str:
     replaced = ""
     if present is not None and present.tags.get(DIGEST) != info.digest:
         replaced = f"; it replaces version {present.version}, which was trained on other data: they are not comparable"
+    elif present is not None and not usable_version(present):
+        replaced = f"; it replaces version {present.version}, whose file is missing from the store or was changed"
     elif present is not None:
         old = Scores(accuracy=float(present.tags["validation.accuracy"]), loss=float(present.tags["validation.loss"]))
         if rank(old) >= rank(scores):
@@ -129,6 +99,8 @@ def _register(info: DatasetInfo, best: Candidate) -> str:
                 f"{_described(old)}; best network of this evaluation: {name}, {_described(scores)}"
             )
         replaced = f"; it replaces version {present.version}, {present.tags['model']}: {_described(old)}"
+    if not _is_logged(str(best.model_uri), best.record.sha256):
+        raise FileNotFoundError(f"the network is missing from its logged model, {best.model_uri}, or was changed there")
     version = _version(client, info, best).version
     client.set_registered_model_alias(dataset, CHAMPION, version)
     return f"{dataset}: version {version}, {name}, is the champion: validation {_described(scores)}{replaced}"
@@ -159,10 +131,10 @@ def _version(client: mlflow.MlflowClient, info: DatasetInfo, best: Candidate) ->
 
 
 def _versions(client: mlflow.MlflowClient, info: DatasetInfo, best: Candidate) -> list[ModelVersion]:
-    """List the versions of this very network, the oldest first."""
+    """List the versions of this very network that still have it, the oldest first."""
     conditions = {f"tags.`{SHA256}`": best.record.sha256, f"tags.`{DIGEST}`": info.digest, "name": info.dataset}
     found = client.search_model_versions(" and ".join(f"{key} = '{value}'" for key, value in conditions.items()))
-    return sorted(found, key=lambda version: int(version.version))
+    return sorted(filter(usable_version, found), key=lambda version: int(version.version))
 
 
 def _tags(info: DatasetInfo, best: Candidate) -> dict[str, str]:

@@ -2,67 +2,63 @@
 
 import getpass
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
 import pandas as pd
-import psutil
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import DatasetInput, InputTag, RunTag
 
 from pipeline.core import provenance
 from pipeline.core.command import Stopwatch
 from pipeline.core.dataset import DatasetInfo
 from pipeline.core.paths import Paths
+from pipeline.tracking import journal, processes, store
+from pipeline.tracking.journal import TRAINED_BY, Batch, Described, Journal
 from pipeline.tracking.logged_model import ModelToLog, log_model
-from pipeline.tracking.store import connect
+from pipeline.tracking.store import StoreError, connect
 
-TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # which of its faces the UI shows
-    "mlflow.note.content": "One run for each trained network; trials are nested under their search.",
-}
 PARENT = "mlflow.parentRunId"
-PROCESS = "convpipe.process"  # host, process id and start time, to recognise runs of killed processes
-TRAINED_BY = "convpipe.trained_by"  # the run, in another store, that trained the network
+PROCESS = "convpipe.process"  # host, process id and start, to recognise runs of killed processes
 MAX_PARAM = 6000  # characters, MLflow's limit
 T = TypeVar("T")
 
 
+@dataclass
 class Run:
-    """One MLflow run. Failures to log are collected and reported, never raised."""
+    """One MLflow run. Nothing that fails to be logged is raised: it is kept to be sent later, or reported as lost.
 
-    def __init__(self, run_id: str | None, stopwatch: Stopwatch, failure: str | None = None) -> None:
-        self.id = run_id
-        self.model_uri: str | None = None
-        self._client = mlflow.MlflowClient()
-        self._failure = failure
-        self._lost: dict[str, int] = {}
-        self._stopwatch = stopwatch
+    `id` is None where the run could not be opened.
+    """
+
+    id: str | None
+    stopwatch: Stopwatch
+    journal: Journal
+    store: str  # as messages name it
+    failure: str | None = None
+    model_uri: str | None = field(default=None, init=False)
+    _kept: dict[str, int] = field(default_factory=dict, init=False)
+    _lost: dict[str, int] = field(default_factory=dict, init=False)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters by dotted name."""
-        params = [Param(name, str(value)[:MAX_PARAM]) for name, value in values.items()]
+        params = [(name, str(value)[:MAX_PARAM]) for name, value in values.items()]
         for start in range(0, len(params), 100):  # MLflow's limit for one request
-            part = params[start : start + 100]
-            self._record("parameters", lambda run_id, part: self._client.log_batch(run_id, params=part), part)
+            self._batch("parameters", {"params": params[start : start + 100]})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        tags = [RunTag(name, value) for name, value in values.items()]
-        self._record("tags", lambda run_id: self._client.log_batch(run_id, tags=tags))
+        self._batch("tags", {"tags": list(values.items())})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
-        self._record("metrics", lambda run_id: self._client.log_batch(run_id, metrics=metrics))
+        self._batch("metrics", {"metrics": [(name, float(value), now, step) for name, value in values.items()]})
 
     def epoch(self, number: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one epoch; steps count from 1, as the progress bar does."""
@@ -70,56 +66,86 @@ class Run:
 
     def table(self, name: str, rows: pd.DataFrame) -> None:
         """Log a table, which the MLflow UI shows beside those of other runs."""
-        self._record(name, lambda run_id: self._client.log_table(run_id, rows, f"{name}.json"))
+        self._record(name, lambda run_id: _client().log_table(run_id, rows, f"{name}.json"))
 
     def file(self, path: Path) -> None:
         """Log a file or folder as an artifact of its own name."""
-        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        args = (path, path.name) if path.is_dir() else (path,)
-        self._record(path.name, lambda run_id: log(run_id, *map(str, args)))
+
+        def log(run_id: str) -> None:
+            if path.is_dir():
+                _client().log_artifacts(run_id, str(path), path.name)
+            else:
+                _client().log_artifact(run_id, str(path))
+
+        self._record(path.name, log)
 
     def dataset(self, info: DatasetInfo, context: str) -> None:
         """Log the dataset of the run, with its digest."""
-        source = CodeDatasetSource({"mlflow.source.name": "pipeline.validate"})
-        data = MetaDataset(source, name=info.dataset, digest=info.digest)
-        entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
-        self._record("the data set", lambda run_id: self._client.log_inputs(run_id, datasets=[entity]))
+
+        def log(run_id: str) -> None:
+            source = CodeDatasetSource({"mlflow.source.name": "pipeline.validate"})
+            data = MetaDataset(source, name=info.dataset, digest=info.digest)
+            entity = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+            _client().log_inputs(run_id, datasets=[entity])
+
+        self._record("the data set", log)
 
     def model(self, model: ModelToLog) -> None:
         """Log a trained network, and keep its URI as `model_uri`."""
-        self.model_uri = self._record("the model", log_model, model)
+        self.model_uri = self._record("the model", lambda run_id: log_model(run_id, model))
 
     def close(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
-        self._record("the end of the run", lambda run_id: self._client.set_terminated(run_id, status))
+        if self.failure is None:
+            self._batch("the end of the run", {"end": status, "time": int(time.time() * 1000)})
+        else:
+            self.journal.end(status)
         self.report()
 
     def report(self) -> None:
         """Print what was not logged."""
+        if not self._kept and not self._lost:
+            return
+        lines = [f"warning: not recorded in MLflow at {self.store}" + (f": {self.failure}" if self.failure else "")]
+        if self._kept:
+            lines.append(f"  kept, sent by the next stage or `python -m pipeline.tracking`: {_listed(self._kept)}")
         if self._lost:
-            lost = ", ".join(f"{what} ({count} times)" if count > 1 else what for what, count in self._lost.items())
-            store = mlflow.get_tracking_uri()
-            reason = f"\n  {self._failure}" if self._failure else ""
-            print(f"warning: not recorded in MLflow at {store}: {lost}{reason}", file=sys.stderr, flush=True)
+            lines.append(f"  lost: {_listed(self._lost)}")
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
-    def _record(self, what: str, log: Callable[..., T], *args: Any) -> T | None:
-        with self._stopwatch("tracking"):
-            try:
-                if self._failure is None and self.id is not None:
-                    return log(self.id, *args)
-            except (MlflowException, OSError) as error:
-                print(f"warning: MLflow: {what}: {error}", file=sys.stderr, flush=True)
-                self._failure = None if self._reachable() else str(error).splitlines()[0]
-        self._lost[what] = self._lost.get(what, 0) + 1
+    def _batch(self, what: str, batch: Batch) -> None:
+        """Send a batch, or keep it to be sent later."""
+        self._record(what, lambda run_id: journal.log(_client(), run_id, batch), batch)
+
+    def _record(self, what: str, log: Callable[[str], T], batch: Batch | None = None) -> T | None:
+        with self.stopwatch("tracking"):
+            if self.failure is None:
+                try:
+                    return store.attempt(self.store, log, str(self.id))
+                except StoreError as error:
+                    print(f"warning: MLflow: {what}: {error}", file=sys.stderr, flush=True)
+                    self.failure = self._why_gone(error)
+            gone = self.failure is not None
+            missing = self._kept if batch and gone and self.journal.keep(batch) else self._lost
+            missing[what] = missing.get(what, 0) + 1
         return None
 
-    def _reachable(self) -> bool:
-        """Return whether the store still answers; if not, nothing more is sent, since every attempt would wait."""
-        try:
-            self._client.get_run(self.id or "")
-        except (MlflowException, OSError):
-            return False
-        return True
+    def _why_gone(self, error: StoreError) -> str | None:
+        """Why the store no longer answers; None if only one request failed."""
+        if not error.gone:
+            try:
+                store.attempt(self.store, _client().get_run, str(self.id), opening=True)
+            except StoreError as probed:
+                error = probed
+        return str(error) if error.gone else None
+
+
+def _client() -> mlflow.MlflowClient:
+    return mlflow.MlflowClient()
+
+
+def _listed(what: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count} times)" if count > 1 else name for name, count in what.items())
 
 
 @dataclass(frozen=True)
@@ -143,13 +169,12 @@ class Tracker:
             parent: the run to nest this one under; by default that of `mlflow run`, where it started the stage.
             resume: an interrupted run to continue, if the store still has it.
         """
-        tags = self._tags(parent or os.environ.get("MLFLOW_RUN_ID"))
+        described = Described(self.info.dataset, name, self._tags(parent or os.environ.get("MLFLOW_RUN_ID")))
         with self.stopwatch("tracking"):
             try:
-                run_id, failure = _start(self.paths, self.info.dataset, name, tags, resume), None
-            except (MlflowException, OSError) as error:
-                run_id, failure = None, str(error).splitlines()[0]
-        opened = Run(run_id, self.stopwatch, failure)
+                opened = self._opened(self._attempt(_start, described, resume), described)
+            except StoreError as error:
+                opened = self._opened(None, described, str(error))
         try:
             yield opened
         except (KeyboardInterrupt, SystemExit):
@@ -163,11 +188,17 @@ class Tracker:
     @contextmanager
     def reopen(self, name: str, run_id: str | None) -> Iterator[Run]:
         """Add to a run that has ended, whose status stays as it is; to a new run where the store does not have it."""
-        with self.stopwatch("tracking"):
-            known = run_id is not None and _known(self.paths, run_id)
+        known, failure = False, None
+        if run_id is not None:
+            with self.stopwatch("tracking"):
+                try:
+                    known = self._attempt(_known, run_id)
+                except StoreError as error:
+                    known, failure = True, str(error)  # what is kept is sent to it, if the store still has it then
         if known:
-            opened = Run(run_id, self.stopwatch)
+            opened = self._opened(run_id, Described(self.info.dataset, name, self._tags(None)), failure)
             yield opened
+            opened.journal.end(None)
             opened.report()
             return
         print(f"{name}: the run that trained it is not in this MLflow store; its metrics go to a new run")
@@ -175,12 +206,19 @@ class Tracker:
         with moved.run(name) as opened:
             yield opened
 
+    def _attempt(self, call: Callable[..., T], *args: Any) -> T:
+        return store.attempt(store.name(self.paths), call, self.paths, *args, opening=True)
+
+    def _opened(self, run_id: str | None, described: Described, failure: str | None = None) -> Run:
+        kept = Journal(self.paths, described, run_id)
+        return Run(run_id, self.stopwatch, kept, store.name(self.paths), failure)
+
     def _tags(self, parent: str | None) -> dict[str, str]:
         origin = provenance.origin(self.paths.root, self.stage)
         return {
-            "mlflow.user": getpass.getuser(),
+            "mlflow.user": _user(),
             "mlflow.source.name": f"pipeline.{self.stage}",
-            PROCESS: _process(psutil.Process()),
+            PROCESS: processes.own(),
             "data.digest": self.info.digest,
             **origin.tags(),
             **({"mlflow.source.git.commit": origin.commit} if origin.commit else {}),
@@ -190,50 +228,40 @@ class Tracker:
 
 
 def _known(paths: Paths, run_id: str) -> bool:
-    try:
-        with connect(paths):
-            mlflow.MlflowClient().get_run(run_id)
-    except (MlflowException, OSError):
-        return False
-    return True
+    with connect(paths):
+        return journal.exists(_client(), run_id)
 
 
-def _start(paths: Paths, experiment: str, name: str, tags: dict[str, str], resume: str | None) -> str:
-    with connect(paths) as artifacts:
-        client = mlflow.MlflowClient()
-        known = client.get_experiment_by_name(experiment)
-        location = f"{artifacts}/{experiment}" if artifacts else None
-        experiment_id = known.experiment_id if known else client.create_experiment(experiment, location, TAGS)
-    close_killed_runs()
-    if resume and client.search_runs([experiment_id], f"attributes.run_id = '{resume}'"):
-        client.log_batch(resume, tags=[RunTag(key, value) for key, value in tags.items()])
+def _start(paths: Paths, run: Described, resume: str | None) -> str:
+    catch_up(paths)
+    client = _client()
+    if resume and journal.exists(client, resume):
+        client.log_batch(resume, tags=[RunTag(key, value) for key, value in run.tags.items()])
         client.update_run(resume, status="RUNNING")
         return resume
-    return client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    with connect(paths) as artifacts:
+        return run.create(artifacts)
 
 
-def close_killed_runs() -> int:
-    """Mark the runs that killed processes of this machine left RUNNING as KILLED; return their number."""
-    client = mlflow.MlflowClient()
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    running = client.search_runs(experiments, f"attributes.status = 'RUNNING' and tags.`{PROCESS}` LIKE '{_host()}:%'")
-    dead = [found for found in running if not _alive(found.data.tags[PROCESS])]
+def catch_up(paths: Paths) -> tuple[int, int]:
+    """Mark the runs that killed processes of this machine left RUNNING as KILLED, and send what was kept.
+
+    Returns:
+        The number of runs marked, and of runs sent.
+    """
+    with connect(paths):
+        client = _client()
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        condition = f"attributes.status = 'RUNNING' and tags.`{PROCESS}` LIKE '{processes.host()}:%'"
+        running = client.search_runs(experiments, condition)
+        dead = [found for found in running if not processes.alive(found.data.tags[PROCESS])]
     for found in dead:
         client.set_terminated(found.info.run_id, "KILLED")
-    return len(dead)
+    return len(dead), journal.send(paths)
 
 
-def _host() -> str:
-    return socket.gethostname()
-
-
-def _process(process: psutil.Process) -> str:
-    return f"{_host()}:{process.pid}:{process.create_time():.2f}"
-
-
-def _alive(process: str) -> bool:
-    number = int(process.split(":")[1])
+def _user() -> str:
     try:
-        return _process(psutil.Process(number)) == process
-    except psutil.NoSuchProcess:
-        return False
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without an entry in the password database, as in containers
+        return str(os.getuid())

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from pipeline.core import atomic
-from pipeline.core.errors import TrainingError
+from pipeline.core.errors import DataError, TrainingError
 
 CHECKPOINT_INTERVAL = 5.0  # seconds of training, plus at most one epoch, that a kill may cost
 
@@ -94,6 +94,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._history = history
         self._stopping = stopping
         self._saved = time.monotonic()
+        self._warned = False
         self._resumed: dict[str, np.ndarray] | None = None
 
     def restore(self, model: keras.Model) -> int:
@@ -126,13 +127,24 @@ class Checkpoint(keras.callbacks.Callback):
             progress = {"best": float(stopping.best), "best_epoch": stopping.best_epoch, "wait": stopping.wait}
             state["stopping"] = np.array(json.dumps(progress))
             state |= {f"best_{number}": weights for number, weights in enumerate(stopping.best_weights)}
-        with atomic.file(self._path) as part:
-            np.savez(part, **state)
+        try:
+            with atomic.file(self._path) as part:
+                np.savez(part, **state)
+        except DataError as error:  # the fit itself does not need it
+            self._warn(f"a kill would cost this training: {error}")
         self._saved = time.monotonic()
 
     def remove(self) -> None:
         """Delete the checkpoint of a fit that is complete."""
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            self._warn(f"{self._path}: cannot be deleted: {error.strerror}")
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+        self._warned = True
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

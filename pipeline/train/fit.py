@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from models import cnn
 from pipeline.core.config import OBJECTIVE_DIRECTIONS, Fit, NetworkConfig
 from pipeline.core.dataset import DatasetInfo, TrainingData
+from pipeline.core.errors import TrainingError
 from pipeline.core.records import Scores
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
@@ -50,8 +52,18 @@ def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, check
         checkpoint: a file to resume interrupted training from; it is removed at the end.
 
     Raises:
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is no longer a number, or the memory does not suffice.
     """
+    try:
+        return _fit(spec, data, monitor, checkpoint)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"not enough memory; try a lower fit.batch_size, fewer filters or smaller dense layers: {reason}"
+        ) from None
+
+
+def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None, checkpoint: Path | None) -> Fitted:
     network, settings, classes = spec.network, spec.network.fit, len(data.info.classes)
     keras.utils.set_random_seed(spec.seed)
     model = cnn.build(network, data.info.image, classes, spec.precision, to_train=True)
@@ -69,6 +81,7 @@ def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, check
     model.optimizer.build(model.trainable_variables)  # else made while TensorFlow traces a step, which is traced again
     stopping = [_best_weights("val_loss", settings.early_stopping)] if settings.early_stopping else []
     selection = [_best_weights(spec.best, settings.epochs)] if spec.best else []
+    averages = [Averages()] if settings.ema else []
     history = History(batches.epoch, settings.epochs, monitor or Monitor())
     resumable = Checkpoint(checkpoint, history.epochs, stopping) if checkpoint else None
     model.fit(
@@ -76,7 +89,7 @@ def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, check
         validation_data=scoring,
         epochs=settings.epochs,
         initial_epoch=resumable.restore(model) if resumable else 0,
-        callbacks=[*stopping, *selection, history, *([resumable] if resumable else [])],
+        callbacks=[*stopping, *selection, *averages, history, *([resumable] if resumable else [])],
         shuffle=False,  # the batches come shuffled
         verbose=0,
     )
@@ -85,6 +98,29 @@ def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, check
     trained = _for_inference(model, network, data.info, spec.precision)
     validation = scores(predictor(trained)(data.validation.images), data.validation.labels)
     return Fitted(trained, history.epochs, validation)
+
+
+class Averages(keras.callbacks.Callback):
+    """Puts the averaged weights in place from the validation of an epoch until the callbacks before this one have run.
+
+    So the validation metrics are those of the averages, and so are the weights that `_best_weights` keeps; training and
+    checkpoints go on with the weights themselves. At the end of training, the optimizer leaves the averages in the
+    model. Keras's SwapEMAWeights exchanges by sums and differences, which changes the weights by rounding.
+    """
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._exchange()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._exchange()
+
+    def _exchange(self) -> None:
+        optimizer: Any = self.model.optimizer
+        averages = optimizer._model_variables_moving_average
+        for weights, average in zip(self.model.trainable_variables, averages, strict=True):
+            kept = weights.numpy()
+            weights.assign(average)
+            average.assign(kept)
 
 
 def optimizer(settings: Fit, steps: int) -> keras.Optimizer:

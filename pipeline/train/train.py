@@ -95,7 +95,10 @@ class Trainer:
         Raises:
             TrainingError: the loss is no longer a number.
             ShapeError: the output of a layer would be empty.
+            DataError: the output cannot be written.
         """
+        if job.output:
+            atomic.require_writable(job.output.model, job.output.folder / "record.json")
         monitor = monitor or Monitor(job.title or job.name)
         stopwatch, info, network = self.tracker.stopwatch, self.data.info, job.spec.network
         with self.tracker.run(job.title or job.name, parent=job.parent) as run:

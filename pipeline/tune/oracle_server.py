@@ -1,6 +1,7 @@
 """An oracle shared by several processes: Keras Tuner's gRPC server, and the loop of a worker connected to it."""
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,27 +22,37 @@ HEARTBEAT = 10.0  # seconds between the heartbeats of a busy worker
 
 
 @contextmanager
-def serve(oracle: Oracle, host: str, port: int) -> Iterator[str]:
-    """Serve an oracle; yields its address. Port 0: any that is free.
+def serve(oracle: Oracle, listen: str | None = None) -> Iterator[str]:
+    """Serve an oracle; yields its address for the processes of this user: a socket in a folder that only they can open.
+
+    Args:
+        listen: HOST:PORT, at which everybody may connect as well.
 
     Raises:
-        ConfigError: the port is not free.
+        ConfigError: the server cannot listen there.
     """
     server = grpc.server(ThreadPoolExecutor(max_workers=8), options=[("grpc.so_reuseport", 0)])
     protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
-    try:
-        port = server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError:
-        raise ConfigError(f"TUNE_LISTEN: {host}:{port} is not free; allowed: another port") from None
-    server.start()
-    try:
-        yield f"{host}:{port}"
-    finally:
-        server.stop(grace=1).wait()
+    with tempfile.TemporaryDirectory(prefix="convpipe-") as folder:  # its permissions are 0700
+        address = f"unix:{folder}/oracle"
+        try:
+            server.add_insecure_port(address)
+        except RuntimeError:
+            raise ConfigError(f"TMPDIR: cannot listen in {folder}; allowed: a folder with a shorter path") from None
+        try:
+            if listen:
+                server.add_insecure_port(listen)
+        except RuntimeError:
+            raise ConfigError(f"TUNE_LISTEN: {listen} is not free; allowed: another port") from None
+        server.start()
+        try:
+            yield address
+        finally:
+            server.stop(grace=1).wait()
 
 
 def connect(address: str, worker_name: str) -> OracleClient:
-    """The client of a served oracle."""
+    """The client of a served oracle. Keras Tuner puts host and port together again, also unix and a path."""
     host, _, port = address.rpartition(":")
     os.environ |= {"KERASTUNER_TUNER_ID": worker_name, "KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port}
     return OracleClient(None)  # the oracle would be asked for attributes that are not used here

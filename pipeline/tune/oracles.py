@@ -40,13 +40,16 @@ def hyperparameters(dimensions: list[Dimension]) -> keras_tuner.HyperParameters:
             default = next(value for value in dimension.values if value == dimension.default)
             values = [_encoded(dimension, value) for value in dimension.values]
             hp.Choice(dimension.name, values, default=_encoded(dimension, default))
+        elif dimension.step is not None:
+            # The number of a level, not its value: Keras Tuner counts 0, 0.1, ... 0.5 in binary, and stops at 0.4.
+            last, default = dimension.index(dimension.high), dimension.index(dimension.default)
+            hp.Int(dimension.name, min_value=0, max_value=last, default=default)
         else:
             kind = hp.Int if dimension.integer else hp.Float
             kind(
                 dimension.name,
                 min_value=dimension.low,
                 max_value=dimension.high,
-                step=dimension.step or (1 if dimension.integer and not dimension.log else None),
                 sampling="log" if dimension.log else "linear",
                 default=dimension.default,
             )
@@ -67,12 +70,12 @@ def _encoded(dimension: Choice, value: Value) -> Any:
 def _decoded(dimension: Dimension, value: Any) -> Value:
     if isinstance(dimension, Choice):
         return value if _native(dimension) else json.loads(value)
-    return round(value, 12)  # min + n * step is not exact: 0.30000000000000004
+    return value if dimension.step is None else dimension.level(value)
 
 
 def _native(dimension: Choice) -> bool:
-    """Keras Tuner's Choice holds numbers, strings or booleans, all of one type."""
-    return len({type(value) for value in dimension.values}) == 1 and isinstance(dimension.default, str | int | float)
+    """Keras Tuner's Choice holds numbers or strings, all of one type. Of booleans it would make a default of 0 or 1."""
+    return {type(value) for value in dimension.values} in ({str}, {int}, {float})
 
 
 class Oracle(keras_tuner.Oracle):

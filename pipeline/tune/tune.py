@@ -37,6 +37,7 @@ def tune(runner: TrialRunner, team: Team | None) -> None:
     """
     trainer = runner.trainer
     params, paths, stopwatch = trainer.params, trainer.paths, trainer.tracker.stopwatch
+    atomic.require_writable(paths.search, paths.model(TUNED), paths.training(TUNED))
     folder = paths.resumable / "tune" / runner.key
     known = folder / "run_id"
     resumed = known.read_text(encoding="utf-8") if known.is_file() else None

@@ -1,12 +1,14 @@
 """Run trials of a search in another process:  python -m pipeline.tune.workers HOST:PORT
 
-The stage `tune` starts the workers of its own machine: one per core, or TUNE_WORKERS. With TUNE_LISTEN=HOST:PORT,
-workers on other machines may join: start this command there, in a project with the same code, parameters and data, and
-with the same MLFLOW_TRACKING_URI. The connection has neither encryption nor passwords: use trusted networks only.
+The stage `tune` starts the workers of its own machine: one per core, or TUNE_WORKERS. They use a socket that no other
+user can open. With TUNE_LISTEN=HOST:PORT, workers on other machines may join: start this command there, in a project
+with the same code, parameters and data, and with the same MLFLOW_TRACKING_URI. That connection has neither encryption
+nor passwords: use trusted networks only.
 """
 
 import argparse
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -38,33 +40,52 @@ class Settings:
     """The number of workers that the stage starts, and the address at which others may join."""
 
     count: int
-    host: str
-    port: int  # 0: any that is free
+    listen: str | None = None  # HOST:PORT
 
     @property
     def alone(self) -> bool:
         """Whether the stage's own process runs all trials."""
-        return self.count == 1 and self.port == 0
+        return self.count == 1 and self.listen is None
 
 
 def settings(params: Params) -> Settings:
     """Read TUNE_WORKERS and TUNE_LISTEN. The distribution of a search is environment, not parameters.
 
     Raises:
-        ConfigError: a value is invalid.
+        ConfigError: a value is invalid, or nothing can listen at that address.
     """
     count = os.environ.get("TUNE_WORKERS") or str(_default_count(params))
-    if not count.isdecimal() or int(count) < 1:
-        raise ConfigError(f"TUNE_WORKERS: found {count}; allowed: a whole number from 1")
-    host, port = _host_and_port("TUNE_LISTEN", os.environ.get("TUNE_LISTEN") or "127.0.0.1:0")
-    return Settings(int(count), host, port)
+    if not re.fullmatch(r"[1-9]\d{0,3}", count, re.ASCII):
+        raise ConfigError(f"TUNE_WORKERS: found {count}; allowed: a whole number from 1 to 9999")
+    listen = os.environ.get("TUNE_LISTEN") or None
+    if listen:
+        _check_free(listen)
+    return Settings(int(count), listen)
+
+
+def _check_free(address: str) -> None:
+    """Listen at an address for a moment: the server would say late, and without a reason, that it cannot."""
+    host, port = _host_and_port("TUNE_LISTEN", address)
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(place)
+            tried.listen()
+    except (socket.gaierror, UnicodeError):
+        raise ConfigError(
+            f"TUNE_LISTEN: the host {host} is unknown; allowed: one of this machine, or 0.0.0.0"
+        ) from None
+    except OSError as error:
+        reason = f"cannot listen at {address}: {error.strerror}"
+        raise ConfigError(f"TUNE_LISTEN: {reason}; allowed: another port, or another address of this machine") from None
 
 
 def _host_and_port(name: str, address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigError(f"{name}: found {address}; allowed: HOST:PORT, for example 0.0.0.0:7000")
-    return host, int(port)
+    if not host or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or not 1 <= int(port) <= 65535:
+        raise ConfigError(f"{name}: found {address}; allowed: HOST:PORT, for example 0.0.0.0:7000, a port up to 65535")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _default_count(params: Params) -> int:
@@ -89,12 +110,13 @@ class Team:
 
         Raises:
             TrainingError: a worker exited with an error of its own, which the next one would meet as well.
-            ConfigError: the port to listen on is not free.
+            ConfigError: the server cannot listen at the address for others.
         """
         from pipeline.tune import oracle_server  # loads TensorFlow, which is not to delay the start of the workers
 
-        with oracle_server.serve(oracle, self._wanted.host, self._wanted.port) as address:
-            print(f"running trials in {self._wanted.count} workers; more may join at {address}", flush=True)
+        with oracle_server.serve(oracle, self._wanted.listen) as address:
+            more = f"; more may join at {self._wanted.listen}" if self._wanted.listen else ""
+            print(f"running trials in {self._wanted.count} workers{more}", flush=True)
             for worker in self._workers:
                 worker.send(address)
             monitor(oracle, self._workers, address)

@@ -9,12 +9,13 @@ import pandas as pd
 
 from pipeline.core.dataset import SPLITS
 from pipeline.formats.images import Images
-from pipeline.validate import label_errors, near_duplicates
+from pipeline.validate import label_errors, near_duplicates, registration
 
 VALUES = 2**22  # pixels held as floats at a time
 CHUNK = 4096  # pairs compared at a time
 NONE = -1  # in a column of row numbers
 CHANCE = 3  # standard errors by which the means of two splits may differ before the difference counts as drift
+REGISTERED = 3.0  # weight of a residual after registration, which fits seven unknowns, as a distance
 PREFILTER = 4  # pairs within this multiple of the bound in the coarse frequencies are compared in the fine ones
 
 
@@ -76,14 +77,15 @@ def compare(
     """Compare the images with each other, and return the rows with the results.
 
     `copy_of` is the row of the first image with the same pixels, `near_to` the most similar earlier row and `distance`
-    its distance (`near_duplicates.distances`; infinite if not below `near`), NONE if there is no such row;
+    its distance (`near_duplicates.distances`, or that after registration if it is less; infinite if not below `near`),
+    NONE if there is no such row;
     `label_margin` and `best_other_label` are those of `label_errors.margins`.
     """
     numbers = pd.Series(np.arange(len(rows)), index=rows.index)
     first = numbers.groupby(rows["sha256"].to_numpy(), sort=False).transform("min").to_numpy()
     copied = first != np.arange(len(rows))
     split, label = rows["split"].to_numpy(), rows["label"].to_numpy()
-    distance, near_to = _nearest_earlier(rows, spectrum, published, near)
+    distance, near_to = _nearest_earlier(rows, spectrum, published, near, seed)
     margin, best = label_errors.margins(spectrum, label, classes, seed)
     return rows.assign(
         copy_of=np.where(copied, first, NONE).astype(np.int32),
@@ -98,7 +100,7 @@ def compare(
 
 
 def _nearest_earlier(
-    rows: pd.DataFrame, spectrum: np.ndarray, published: dict[str, Images], near: float
+    rows: pd.DataFrame, spectrum: np.ndarray, published: dict[str, Images], near: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     distance = np.full(len(rows), np.inf, np.float32)
     near_to = np.full(len(rows), NONE, np.int32)
@@ -110,11 +112,41 @@ def _nearest_earlier(
             for each in (earlier, later)
         ]
         found[chunk] = near_duplicates.distances(*fine)
+    one, other, residual = _registered_pairs(rows, published, seed)
+    earlier, later = np.concatenate([earlier, one]), np.concatenate([later, other])
+    found = np.concatenate([found, REGISTERED * residual])
     worst_first = np.argsort(found, kind="stable")[::-1]  # of several assignments to one row, the last counts
     worst_first = worst_first[found[worst_first] < near]
     distance[later[worst_first]] = found[worst_first]
     near_to[later[worst_first]] = earlier[worst_first]
     return distance, near_to
+
+
+def _registered_pairs(
+    rows: pd.DataFrame, published: dict[str, Images], seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of similar, not equal images, as earlier and later rows, and what is left of them after registration."""
+    shape = next(iter(published.values())).images.shape[1:]
+    first = np.flatnonzero(~rows.duplicated("sha256").to_numpy())
+    if min(shape[:2]) < registration.SMALLEST or len(first) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+
+    def prepared(chosen: np.ndarray, smoothing: float) -> np.ndarray:
+        return registration.prepared(pixels(published, rows.iloc[chosen]), smoothing)
+
+    def described(chosen: np.ndarray, axes: np.ndarray) -> np.ndarray:
+        parts = (chosen[chunk] for chunk in chunks(len(chosen), shape))
+        return np.concatenate([registration.descriptors(prepared(part, registration.BLUNT)) @ axes for part in parts])
+
+    sample = np.random.default_rng(seed).permutation(first)[: registration.SAMPLE]
+    axes = registration.principal_axes(described(sample, np.eye(registration.GRID**2, dtype=np.float32)))
+    lower, higher = registration.neighbours(described(first, axes), seed)
+    one, other = first[lower], first[higher]
+    found = np.empty(len(one), np.float32)
+    for chunk in chunks(len(one), shape):
+        left, right = (prepared(each[chunk], registration.SMOOTHING) for each in (one, other))
+        found[chunk] = registration.residuals(left, right)
+    return one, other, found
 
 
 def _close_pairs(rows: pd.DataFrame, spectrum: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:

@@ -78,4 +78,4 @@ def without_brightness(spectrum: np.ndarray) -> np.ndarray:
     """Frequencies as one vector per image, without the mean of all channels but with the colour cast: (n, c * k)."""
     values = spectrum.astype(np.float32)
     values[:, :, 0] -= values[:, :, 0].mean(axis=1, keepdims=True)
-    return values.reshape(len(values), -1)
+    return values.reshape(len(values), values.shape[1] * values.shape[2])

@@ -1,0 +1,65 @@
+"""What a training cannot write: outputs stop it before the fit, checkpoints do not stop it at all."""
+
+import errno
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.core import atomic, config
+from pipeline.core.command import Stopwatch
+from pipeline.core.errors import DataError
+from pipeline.core.records import Device
+from pipeline.train import callbacks, train
+from pipeline.train.train import Trainer, train_network
+
+from .conftest import Project
+from .test_fit import fitted
+
+CPU = Device(kind="cpu", name="a processor", precision="float32", threads=1)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int = errno.EACCES) -> None:
+    """Let nothing be written below a folder. Permissions would not stop a test that runs as root."""
+    make = tempfile.mkdtemp
+
+    def mkdtemp(*args, **options):
+        if Path(options["dir"]).is_relative_to(folder):
+            raise OSError(number, "refused")
+        return make(*args, **options)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+
+
+@pytest.mark.parametrize("part", ["models", "train"])
+def test_an_output_that_cannot_be_written_is_named_before_the_fit(
+    copy_of_validated: Project, part: str, no_store: None, monkeypatch: pytest.MonkeyPatch
+):
+    project = copy_of_validated
+    params = config.load(project.paths)
+    trainer = Trainer.create("train", params, project.paths, CPU, Stopwatch())
+    refuse(monkeypatch, project.paths.models.parent / part)
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("the fit began"))
+    with pytest.raises(DataError, match=rf"artifacts/{part}/.*: cannot be written: Permission denied"):
+        train_network("model_1", params.network("model_1"), trainer)
+    assert not (project.root / "mlflow.db").exists(), "no run was opened"
+
+
+def test_probing_leaves_nothing_behind(tmp_path: Path):
+    (tmp_path / "model.keras").write_bytes(b"old")
+    atomic.require_writable(tmp_path / "model.keras", tmp_path / "train" / "record.json")
+    assert {path.name for path in tmp_path.rglob("*")} == {"model.keras", "train"}
+    assert (tmp_path / "model.keras").read_bytes() == b"old"
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_warning(
+    validated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(callbacks, "CHECKPOINT_INTERVAL", 0.0)
+    expected = fitted(validated)
+    refuse(monkeypatch, tmp_path, errno.ENOSPC)
+    found = fitted(validated, checkpoint=tmp_path / "state.npz")
+    assert found.history == expected.history
+    output = capsys.readouterr().err
+    assert output.count("warning: ") == 1
+    assert f"{tmp_path / 'state.npz'}: cannot be written: No space left on device" in output
