@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.core import dataset, records
+from pipeline.core import config, dataset, records
 from pipeline.core.command import Stopwatch
 from pipeline.core.paths import Paths
+from pipeline.core.provenance import Origin
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as commands set it, before a test imports TensorFlow
 
@@ -95,6 +96,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files with the longest tests first: started last, they would leave the other processes without work."""
     pipeline = Counter(item.path for item in items if item.get_closest_marker("pipeline"))
     items.sort(key=lambda item: -pipeline[item.path])
+
+
+def write_records(project: Project, **changes: Any) -> None:
+    """Write the record of every network, as training leaves it, with some values changed."""
+    params, info = config.load(project.paths), dataset.load_info(project.paths)
+    for name in (*params.models, config.TUNED):
+        record = records.TrainingRecord(
+            name=name,
+            network=params.models.get(name, params.base),
+            seed=params.seed,
+            dataset=info.dataset,
+            data_digest=info.digest,
+            settings_digest="",
+            device=records.Device(kind="cpu", name="a processor", precision="float32", threads=1),
+            origin=Origin(stage="train", experiment=None, baseline=None, commit=None, changed=None),
+            sha256="",
+            counts=records.Counts(parameters=1, trainable_parameters=1, non_trainable_parameters=0, multiply_adds=1),
+            validation=records.Scores(accuracy=0.5, loss=1.0),
+            run_id=None,
+            model_uri=None,
+        )
+        record.model_copy(update=changes).write(project.paths.training(name))
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_error_names_the_key_the_value_and_the_allowed_values(project: Project, 
 
 
 def contents(project: Project) -> list[Path]:
-    """Everything in a project's folder except the locks of its stages."""
+    """All paths in a project's folder except the locks of its stages."""
     return sorted(path for path in project.root.rglob("*") if project.paths.resumable not in (path, *path.parents))
 
 

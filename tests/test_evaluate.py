@@ -5,37 +5,13 @@ import hashlib
 import pandas as pd
 import pytest
 
-from pipeline.core import config, dataset, records
+from pipeline.core import records
 from pipeline.core.errors import DataError
-from pipeline.core.provenance import Origin
-from pipeline.core.records import Counts, Device, Scores, TrainingRecord
 from pipeline.evaluate import tables
 
-from .conftest import Project
+from .conftest import Project, write_records
 
 DAMAGED = b"PK\x03\x04 and no more"
-
-
-def write_records(project: Project, **changes: str) -> None:
-    """Records of all networks, as training leaves them."""
-    params, info = config.load(project.paths), dataset.load_info(project.paths)
-    for name in ("model_1", "model_2", "tuned"):
-        record = TrainingRecord(
-            name=name,
-            network=params.models.get(name, params.base),
-            seed=params.seed,
-            dataset=info.dataset,
-            data_digest=info.digest,
-            settings_digest="",
-            device=Device(kind="cpu", name="a processor", precision="float32", threads=1),
-            origin=Origin(stage="train", experiment=None, baseline=None, commit=None, changed=None),
-            sha256=hashlib.sha256(DAMAGED).hexdigest(),
-            counts=Counts(parameters=1, trainable_parameters=1, non_trainable_parameters=0, multiply_adds=1),
-            validation=Scores(accuracy=0.5, loss=1.0),
-            run_id=None,
-            model_uri=None,
-        )
-        record.model_copy(update=changes).write(project.paths.training(name))
 
 
 def test_error_for_an_untrained_network_names_the_stage_to_run(project: Project):
@@ -48,7 +24,7 @@ def test_error_for_an_untrained_network_names_the_stage_to_run(project: Project)
 
 
 def test_damaged_record_is_refused(copy_of_validated: Project):
-    write_records(copy_of_validated)
+    write_records(copy_of_validated, sha256=hashlib.sha256(DAMAGED).hexdigest())
     path = copy_of_validated.paths.training("model_1") / "record.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"sha256"', '"sha1"'), encoding="utf-8")
     with pytest.raises(DataError, match=r"record\.json: damaged or of another version \(sha256\)"):
@@ -64,7 +40,7 @@ def test_networks_of_other_data_are_not_compared(copy_of_validated: Project):
 
 
 def test_damaged_network_is_refused(copy_of_validated: Project):
-    write_records(copy_of_validated)
+    write_records(copy_of_validated, sha256=hashlib.sha256(DAMAGED).hexdigest())
     copy_of_validated.paths.models.mkdir(parents=True)
     copy_of_validated.paths.model("model_1").write_bytes(DAMAGED)
     done = copy_of_validated.stage("evaluate", check=False)

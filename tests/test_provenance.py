@@ -1,4 +1,4 @@
-"""Where a result comes from: the Git commit, and why it may be unknown."""
+"""Provenance: the Git commit, and why it may be unknown."""
 
 from pathlib import Path
 

@@ -4,14 +4,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core import config, dataset, records
+from pipeline.core import records
 from pipeline.core.config import TUNED
-from pipeline.core.provenance import Origin
-from pipeline.core.records import Counts, Device, Scores, TrainingRecord
 
-from .conftest import Project
-
-NOTHING = Counts(parameters=1, trainable_parameters=1, non_trainable_parameters=0, multiply_adds=1)
+from .conftest import Project, write_records
 
 
 @pytest.fixture
@@ -20,23 +16,7 @@ def trained(copy_of_validated: Project) -> Project:
     project = copy_of_validated
     tiny = {"blocks": [{"filters": [2]}], "head": {"dense": []}, "fit": {"epochs": 1}}
     project.change(models={"model_1": tiny, "model_2": tiny}, tune={"space": {"blocks": {"dropout": [0.0, 0.1]}}})
-    params, info = config.load(project.paths), dataset.load_info(project.paths)
-    for name in ("model_1", "model_2", TUNED):
-        TrainingRecord(
-            name=name,
-            network=params.models.get(name, params.base),
-            seed=params.seed,
-            dataset=info.dataset,
-            data_digest=info.digest,
-            settings_digest="",
-            device=Device(kind="cpu", name="a processor", precision="float32", threads=1),
-            origin=Origin(stage="train", experiment=None, baseline=None, commit=None, changed=None),
-            sha256="",
-            counts=NOTHING,
-            validation=Scores(accuracy=0.5, loss=1.0),
-            run_id=None,
-            model_uri=None,
-        ).write(project.paths.training(name))
+    write_records(project)
     return project
 
 

@@ -257,7 +257,7 @@ valid_images = st.lists(
 
 
 def valid(value: Any, image: tuple[int, ...] = (-1, *IMAGE)) -> bool:
-    """What the documentation promises, written without the checks that the server uses."""
+    """The documented behaviour, written without the checks that the server uses."""
     if not image:
         return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1
     size = len(value) if isinstance(value, list) else 0

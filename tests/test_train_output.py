@@ -1,4 +1,4 @@
-"""What a training cannot write: outputs stop it before the fit, checkpoints do not stop it at all."""
+"""Files that cannot be written: outputs stop a training before the fit, checkpoints do not stop it at all."""
 
 import errno
 import tempfile

@@ -1,1 +1,1 @@
-"""What every stage shares: configuration, paths, records, the dataset on disk. No TensorFlow."""
+"""Shared by every stage: configuration, paths, records, the dataset on disk. No TensorFlow."""

@@ -24,7 +24,7 @@ SHARE_TOLERANCE = 0.001  # by which the sum of the shares may differ from 1: the
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet would evaluate a text that a table contains. Numbers are not formulas."""
+    """Return whether a spreadsheet would evaluate a text in a table as a formula; numbers are none."""
     return text.startswith(("=", "+", "-", "@", "\t")) and not re.fullmatch(r"[+-]\d+(\.\d+)?", text)
 
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: digests of code and parameters, Git commit, DVC stage and experiment, package versions."""
+"""Provenance of results: digests of code and parameters, Git commit, DVC stage and experiment, package versions."""
 
 import hashlib
 import json

@@ -18,7 +18,7 @@ RECORD = "record.json"
 
 
 class Device(Spec):
-    """What a fit computed with. `threads` is the number of cores used within one operation, 0 for all."""
+    """The device of a fit. `threads` is the number of cores used within one operation, 0 for all."""
 
     kind: Literal["cpu", "gpu"]
     name: str

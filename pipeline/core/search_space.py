@@ -281,7 +281,7 @@ def _includes(low: float, high: float, step: float | None, value: float) -> bool
 
 
 def _steps(low: float, value: float, step: float) -> Decimal:
-    """How many steps lead from `low` to a value, without the rounding errors of binary fractions."""
+    """Number of steps from `low` to a value, without the rounding errors of binary fractions."""
     return (_decimal(value) - _decimal(low)) / _decimal(step)
 
 

@@ -1,4 +1,4 @@
-"""Where a network comes from: a version in the model registry, or a .keras file whose SHA-256 is known."""
+"""Sources of networks: a version in the model registry, or a .keras file whose SHA-256 is known."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -20,7 +20,7 @@ GRACE = 5  # seconds for the requests in hand, when the server is stopped
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen, and the names beside `host` that requests may be addressed to."""
+    """The address to listen on, and the names beside `host` that requests may be addressed to."""
 
     host: str
     port: int

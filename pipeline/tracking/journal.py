@@ -1,4 +1,4 @@
-"""What could not be sent to MLflow: kept in .cache/tracking, a file of JSON lines for each run, and sent later.
+"""Records that could not be sent to MLflow: kept in .cache/tracking, a file of JSON lines for each run, and sent later.
 
 The first line describes the run. Each other line is one batch of parameters, metrics or tags, or the end of the run.
 """
@@ -33,7 +33,7 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Described:
-    """What a run is created from."""
+    """The values that a run is created from."""
 
     experiment: str
     name: str

@@ -81,7 +81,7 @@ def _give_up(store: str, reason: str) -> StoreError:
 
 
 def _of_store(error: BaseException | None) -> bool:
-    """Whether the database or server failed, rather than one request."""
+    """Return whether the database or server failed, rather than one request."""
     while error is not None:
         if isinstance(error, StoreError):
             return error.gone

@@ -24,7 +24,7 @@ STEPS_PER_EXECUTION = 32  # steps that TensorFlow takes before it returns to Pyt
 
 @dataclass(frozen=True)
 class FitSpec:
-    """What a fit's result follows from, beside data and code.
+    """The settings that determine the result of a fit, beside data and code.
 
     `seed` determines the initial weights, the order of the batches, dropout and augmentation. `best` is the validation
     metric, val_loss or val_accuracy, whose best epoch gives the weights; None: those of the last epoch.

@@ -171,7 +171,7 @@ class Oracle(keras_tuner.Oracle):
 
     @property
     def used_up(self) -> bool:
-        """Whether the space held too few networks for the search."""
+        """True if the space had too few networks for the search."""
         return len(self.trials) < self.tune.trials
 
     def trial(self, number: int) -> Trial:

@@ -44,7 +44,7 @@ class Settings:
 
     @property
     def alone(self) -> bool:
-        """Whether the stage's own process runs all trials."""
+        """True if the stage's own process runs all trials."""
         return self.count == 1 and self.listen is None
 
 

@@ -166,7 +166,7 @@ def _squares(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def residuals(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """What is left of the difference of two prepared images after registration, relative to their variance: (n,).
+    """Residual difference of pairs of prepared images after registration, relative to their variance: (n,).
 
     Infinite for pairs that are given up at half the size.
     """
