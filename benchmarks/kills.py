@@ -23,8 +23,8 @@ SPACE = {"blocks": {"dropout": [0.0, 0.1, 0.3], "pooling": {"kind": ["max", "lp"
 OUTPUTS = (
     "artifacts/tune/*.csv",
     "artifacts/tune/best.yaml",
-    "artifacts/train/tuned/*.csv",
-    "artifacts/models/*.keras",
+    "artifacts/tune/tuned/*.csv",
+    "artifacts/tune/tuned/*.keras",
 )
 
 
@@ -41,7 +41,9 @@ def create(folder: Path, tuner: str) -> Project:
 def outputs(project: Project) -> dict[str, bytes]:
     """The files of a search by name, without the ID of its MLflow run."""
     paths = [path for pattern in OUTPUTS for path in project.root.glob(pattern)]
-    record = records.load_search(project.paths).model_copy(update={"run_id": None}).model_dump_json()
+    search = records.load_search(project.paths)
+    assert search
+    record = search.model_copy(update={"run_id": None}).model_dump_json()
     return {str(path.relative_to(project.root)): path.read_bytes() for path in paths} | {"record": record.encode()}
 
 
@@ -71,9 +73,8 @@ def killed(project: Project, workers: str, seconds: float) -> bool:
 def forget(project: Project) -> None:
     """Remove the search and all that DVC and the stage know of it."""
     paths = project.paths
-    for path in (paths.resumable, paths.search, paths.training("tuned"), project.root / ".dvc/cache/runs"):
+    for path in (paths.resumable, paths.search, project.root / ".dvc/cache/runs"):
         shutil.rmtree(path, ignore_errors=True)
-    paths.model("tuned").unlink(missing_ok=True)
     (project.root / "dvc.lock").unlink()
     project.run("dvc", "commit", "--force", "config", "download", "validate")
 

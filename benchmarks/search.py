@@ -66,8 +66,8 @@ def main() -> None:
         runner.run(Trial(0, {}, 1, "RUNNING", {}, []), lambda curve: False, None)  # TensorFlow and MLflow start slowly
 
         one = Clock()
-        oracle = make_oracle(params.tune, base, params.seed, paths.root / "one", one.on_end)
-        run_trials(oracle, "worker0", params.tune, lambda trial, should_stop: runner.run(trial, should_stop, None))
+        oracle = make_oracle(params.search, base, params.seed, paths.root / "one", one.on_end)
+        run_trials(oracle, "worker0", params.search, lambda trial, should_stop: runner.run(trial, should_stop, None))
         searched, trials = one.seconds(), all_fits(oracle)
 
         bare = Clock()
@@ -77,7 +77,7 @@ def main() -> None:
 
         several = Clock()
         note = {"search": runner.fingerprint, "parent": ""}
-        oracle = make_oracle(params.tune, base, params.seed, paths.root / "several", several.on_end, note)
+        oracle = make_oracle(params.search, base, params.seed, paths.root / "several", several.on_end, note)
         with workers.team(workers.Settings(given.workers)) as team:
             assert team
             team.run(oracle)

@@ -1,7 +1,8 @@
-"""Classify pictures:  python -m pipeline.predict digit.png photo.jpg [--model artifacts/models/model_2.keras]
+"""Classify pictures:  python -m pipeline.predict digit.png photo.jpg [--model artifacts/train/model_2/model.keras]
 
-Takes PNG and JPEG files of any size; digits may be dark on light or light on dark. The network is the registered
-champion of data.dataset unless --model names a .keras file or another version in the model registry.
+Takes PNG, JPEG, WebP and GIF files of any size; digits may be dark on light, light on dark, or on transparency. The
+network is the registered champion of data.dataset unless --model names a .keras file or another version in the model
+registry.
 """
 
 import argparse
@@ -26,30 +27,37 @@ def run(arguments: argparse.Namespace) -> None:
     params = config.load(paths)
     source = model_source.find(arguments.model, arguments.sha256, params, paths)
     files = [file for file in arguments.files if pictures.accepted(file)]
-    predictions = []
+    found = None
     if files:
         with redirect_stdout(sys.stderr):  # stdout is for the predictions alone
             load_tensorflow()
             from pipeline.deploy import predict
 
-            predictions = predict.predict(files, source, params.runtime, paths)
+            found = predict.predict(files, source, params.runtime, paths)
+    predictions = found.predictions if found else []
     if arguments.json:
-        print(json.dumps([vars(prediction) for prediction in predictions], indent=2))
-    elif predictions:
+        print(json.dumps(found.as_json() if found else {"network": None, "predictions": []}, indent=2))
+    elif found:
+        console, warnings = Console(), []
+        console.print(Text(str(found.network)), soft_wrap=True)
         table = Table("file", "class", "probability", "runner-up", "probability")
-        for found in predictions:
-            probabilities = f"{found.probability:.1%}", f"{found.runner_up_probability:.1%}"
-            file = found.file.encode(errors="backslashreplace").decode()  # a name may be no text at all
-            row = (file, found.label, probabilities[0], found.runner_up, probabilities[1])
+        for prediction in predictions:
+            probabilities = f"{prediction.probability:.1%}", f"{prediction.runner_up_probability:.1%}"
+            file = prediction.file.encode(errors="backslashreplace").decode()  # a name may be no text at all
+            row = (file, prediction.label, probabilities[0], prediction.runner_up, probabilities[1])
             table.add_row(*map(Text, row))  # Text: a plain string would be read as markup
-        Console().print(table)
+            warnings += [f"warning: {file}: {warning}" for warning in prediction.warnings]
+        if predictions:
+            console.print(table)
+        for warning in warnings:
+            console.print(Text(warning), soft_wrap=True)
     if len(predictions) < len(arguments.files):
         sys.exit(1)
 
 
 def main() -> None:
     parser = command.parser(__doc__)
-    parser.add_argument("files", nargs="+", type=Path, metavar="IMAGE", help="a PNG or JPEG file")
+    parser.add_argument("files", nargs="+", type=Path, metavar="IMAGE", help="a PNG, JPEG, WebP or GIF file")
     parser.add_argument("--model", help="a .keras file or models:/NAME@ALIAS; default: the champion")
     parser.add_argument("--sha256", help="the checksum of a .keras file that was not trained here")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

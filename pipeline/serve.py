@@ -1,7 +1,8 @@
 """Serve a registered network over HTTP:  python -m pipeline.serve [--model models:/mnist@champion]
 
-POST /invocations with {"inputs": images}: images of shape (n, height, width, channels), values from 0 to 1. The
-response is {"predictions": probabilities} of shape (n, classes).
+GET /: a page to draw on. POST /predict with a picture, as a form's field `image` or as the body: its classes, with
+warnings. POST /invocations with {"inputs": images}: images of shape (n, height, width, channels), values from 0 to 1;
+the response is {"predictions": probabilities} of shape (n, classes).
 """
 
 import argparse

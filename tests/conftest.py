@@ -101,10 +101,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def write_records(project: Project, **changes: Any) -> None:
     """Write the record of every network, as training leaves it, with some values changed."""
     params, info = config.load(project.paths), dataset.load_info(project.paths)
-    for name in (*params.models, config.TUNED):
+    for name in params.trained:
         record = records.TrainingRecord(
             name=name,
-            network=params.models.get(name, params.base),
+            network=params.base if name == config.TUNED else params.network(name),
+            base=params.base_of(name),
             seed=params.seed,
             dataset=info.dataset,
             data_digest=info.digest,

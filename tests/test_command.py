@@ -81,6 +81,32 @@ def test_a_stage_started_by_hand_survives_its_terminal(waiting: Project):
     assert psutil.Process(number).status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({}, "waiting: interrupted; the same command resumes here"),
+        ({"DVC_STAGE": "grid@lp-0"}, "grid@lp-0: interrupted; the same command resumes here"),
+        (
+            {"DVC_STAGE": "tune", "DVC_ROOT": "/"},
+            "tune: interrupted; the same command restores the finished stages and repeats this one",
+        ),
+    ],
+)
+def test_an_interrupted_stage_tells_that_it_resumes(waiting: Project, environment: dict[str, str], told: str):
+    stage = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.waiting"],
+        cwd=waiting.root,
+        env=waiting.environment(**environment),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert eventually((waiting.root / "started").exists)
+    stage.send_signal(signal.SIGINT)
+    _, errors = stage.communicate(timeout=60)
+    assert errors.split("\n") == ["", told, ""]
+    assert stage.returncode == 128 + signal.SIGINT
+
+
 def test_a_second_process_of_a_stage_is_refused(waiting: Project):
     starter, number = started(waiting, "exec python -m pipeline.waiting")
     began = time.monotonic()

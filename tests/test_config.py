@@ -35,8 +35,12 @@ BROKEN = [
     ("dropout: 0.3", "dropuot: 0.3", "models.model_2.blocks.1.dropuot: unknown key; did you mean dropout?"),
     ("[128, 128]", "[128, -1]", "models.model_2.blocks.2.filters.1: found -1; allowed: greater than or equal to 1"),
     ("activation: linear", "activation: lineer", 'models.model_1.blocks.0.activation: found "lineer"; allowed: '),
-    ("he_normal}", "[he_normal, he_normal]}", "models.model_2.blocks.0: kernel_initializer has 2 values for 1"),
-    ("{filters: [64]}", "{filters: [64], pooling: {window: 20}}", "models.model_1.blocks.1.pooling.window: found 20;"),
+    ("he_normal, ", "[he_normal, he_normal], ", "models.model_2.blocks.0: kernel_initializer has 2 values for 1"),
+    (
+        "{filters: [64], pooling: {kind: max}}",
+        "{filters: [64], pooling: {window: 20}}",
+        "models.model_1.blocks.1.pooling.window: found 20;",
+    ),
     ("  model_1: ", "  tuned: ", "models.tuned: the name is taken by the search's winner"),
     ("  model_1: ", "  a/b: ", 'models.a/b: found "a/b"; allowed: match pattern'),
     ("head: {dense: [128]}", "head: {dense: [128]}\n    fit: {epochs: 1.5}", "models.model_1.fit.epochs: found 1.5"),
@@ -44,7 +48,11 @@ BROKEN = [
     ("validation_fraction: 0.1", "validation_fraction: 1", "data.validation_fraction: found 1; allowed: less than 1"),
     ("limit: null", "limit: 2024-01-01", "holds what is neither text, number"),
     ("max_class_imbalance: 1.5", "max_class_imbalance: 0.5", "validate.max_class_imbalance: found 0.5; allowed: "),
-    ("base: model_2", "base: model_3", 'tune.base: found "model_3"; did you mean model_2?'),
+    (
+        "tune:                           # null: no search\n  base: model_2",
+        "tune:\n  base: model_3",
+        'tune.base: found "model_3"; did you mean model_2?',
+    ),
     ("[max, average]", "[average]", "tune.space.blocks.pooling.kind: found ["),
     ("[max, average]", "[max, null]", "tune.space.blocks.pooling.kind: found null; "),
     ("[max, average]", "[max, [lp]]", 'tune.space.blocks.pooling.kind: found ["lp"]; '),
@@ -71,8 +79,8 @@ BROKEN = [
     ("epochs: 8 ", f"epochs: {10**30} ", "tune.epochs: found 1"),
     ("seeds: 1 ", f"seeds: {10**9} ", "evaluate.seeds: found 1000000000; allowed: less than or equal to 1000"),
     (
-        "filters: [64]}",
-        "filters: [1000000000]}",
+        "filters: [64], p",
+        "filters: [1000000000], p",
         "blocks.1.filters.0: found 1000000000; allowed: less than or equal to",
     ),
     (
@@ -132,7 +140,7 @@ def contents(project: Project) -> list[Path]:
 
 @pytest.mark.parametrize("stage", ["download", "validate", "train", "tune", "replicate", "evaluate", "report"])
 def test_stages_refuse_bad_parameters_before_loading_tensorflow_or_writing(project: Project, stage: str):
-    kept = [project.root / "results/metrics.json", project.root / "artifacts/models/model_1.keras"]
+    kept = [project.root / "results/metrics.json", project.root / "artifacts/train/model_1/model.keras"]
     for path in kept:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("of the previous run", encoding="utf-8")

@@ -14,12 +14,12 @@ from .conftest import Project, write_records
 DAMAGED = b"PK\x03\x04 and no more"
 
 
-def test_error_for_an_untrained_network_names_the_stage_to_run(project: Project):
-    with pytest.raises(DataError, match=r"model_1/record\.json: not found; run `dvc repro train@model_1` first"):
+def test_error_for_an_untrained_network_names_the_command_to_run(project: Project):
+    with pytest.raises(DataError, match=r"model_1/record\.json: not found; run `dvc repro` first"):
         records.load_training(project.paths, "model_1")
-    with pytest.raises(DataError, match="dvc repro tune"):
+    with pytest.raises(DataError, match=r"tuned/record\.json: not found"):
         records.load_training(project.paths, "tuned")
-    with pytest.raises(DataError, match=r"net/43/record\.json: not found; run `dvc repro replicate` first"):
+    with pytest.raises(DataError, match=r"net/43/record\.json: not found; run `dvc repro` first"):
         records.load_replicates(project.paths, "net", range(43, 44))
 
 
@@ -41,11 +41,10 @@ def test_networks_of_other_data_are_not_compared(copy_of_validated: Project):
 
 def test_damaged_network_is_refused(copy_of_validated: Project):
     write_records(copy_of_validated, sha256=hashlib.sha256(DAMAGED).hexdigest())
-    copy_of_validated.paths.models.mkdir(parents=True)
     copy_of_validated.paths.model("model_1").write_bytes(DAMAGED)
     done = copy_of_validated.stage("evaluate", check=False)
     assert done.returncode == 1
-    assert "model_1.keras: not a readable network" in done.stderr
+    assert "model_1/model.keras: not a readable network" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -62,6 +61,14 @@ def test_accuracy_over_seeds():
     assert summary["model"].tolist() == ["net", "other"]
     assert summary["seeds"].tolist() == [3, 3]
     assert (summary["mean"][0], summary["std"][0]) == (pytest.approx(0.92), pytest.approx(0.02))
+
+
+def test_metrics_of_a_network_begin_with_its_summary(copy_of_validated: Project):
+    write_records(copy_of_validated, run_id="1")
+    record = records.load_training(copy_of_validated.paths, "model_1")
+    [found] = tables.complete({"model_1": {"accuracy": 0.5}}, {"model_1": record}).values()
+    assert [*found.items()][:2] == [("summary", "pooling max·max → flatten | dropout 0·0·0"), ("accuracy", 0.5)]
+    assert (found["parameters"], found["run_id"]) == (1, "1")
 
 
 def test_confusion_has_a_row_for_each_pair_of_classes():

@@ -48,6 +48,7 @@ def candidate(root: Path, name: str, accuracy: float, loss: float = 0.5) -> regi
     record = TrainingRecord(
         name=name,
         network=next(iter(config.load(Paths(ROOT)).models.values())),
+        base=None,
         seed=1,
         dataset=INFO.dataset,
         data_digest=INFO.digest,
@@ -100,6 +101,22 @@ def test_the_best_by_validation_is_registered_with_its_lineage(tmp_path: Path):
     assert client(tmp_path).get_run(str(better.run_id)).data.tags["convpipe.registered"] == "digits/1"
     logged = client(tmp_path).get_logged_model(str(better.model_uri).removeprefix("models:/"))
     assert '"version": "1"' in logged.tags["mlflow.modelVersions"].replace(": 1", ': "1"')
+
+
+def test_a_champion_that_does_not_beat_the_baselines_is_tagged_with_a_warning(tmp_path: Path, capsys):
+    weak = replace(candidate(tmp_path, "weak", 0.9), unbeaten="linear classifier (+0.50 pp, p = 0.21)")
+    better = replace(candidate(tmp_path, "worse", 0.8), unbeaten=None)  # beats them, but is not the best
+    register(tmp_path, weak, better)
+    expected = "not better than linear classifier (+0.50 pp, p = 0.21)"
+    warning = f"warning: weak: the best network is {expected} on the validation images"
+    assert warning in capsys.readouterr().err
+    [version] = versions(tmp_path)
+    assert (version.tags["model"], version.tags["convpipe.baselines"]) == ("weak", expected)
+    register(tmp_path, weak)
+    assert warning in capsys.readouterr().err, "also where it stays champion"
+    register(tmp_path, candidate(tmp_path, "strong", 0.95))
+    assert "warning" not in capsys.readouterr().err
+    assert "convpipe.baselines" not in versions(tmp_path)[1].tags
 
 
 def test_a_logged_model_belongs_to_its_run_and_predicts(tmp_path: Path):

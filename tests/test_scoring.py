@@ -1,6 +1,7 @@
 """The HTTP application and its connections, in this process, with a predictor that takes no time: hostile clients."""
 
 import json
+import logging
 import math
 import socket
 import threading
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
 from pipeline.core.errors import UserError
-from pipeline.deploy import connections, scoring, server
+from pipeline.deploy import admission, connections, scoring, server, uploads
 
 IMAGE = (2, 2, 1)
 GOOD = {"inputs": [[[[0], [1]], [[0.5], [-0.0]]]]}
@@ -197,7 +198,7 @@ def test_many_clients_at_a_time_are_answered(port: int):
 
 
 def test_too_many_requests_at_a_time_are_refused(monkeypatch: pytest.MonkeyPatch):
-    lane = scoring._Lane(2)
+    lane = admission.Lane(2)
     with lane.place():
         with lane.place(), pytest.raises(HTTPException) as refusal, lane.place():
             pass
@@ -212,12 +213,12 @@ def test_large_bodies_that_do_not_end_are_bounded_and_hold_up_no_small_ones(port
         clients = [opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(6)]
         for client in clients:
             with suppress(OSError):
-                client.sendall(head + bytes(2 * scoring.SMALL))
+                client.sendall(head + bytes(2 * admission.SMALL))
         time.sleep(0.5)
         assert post(port, GOOD).status_code == 200
-        assert post(port, b" " * (2 * scoring.SMALL)).status_code == 503
+        assert post(port, b" " * (2 * admission.SMALL)).status_code == 503
     time.sleep(0.5)
-    assert post(port, b" " * (2 * scoring.SMALL)).status_code == 400
+    assert post(port, b" " * (2 * admission.SMALL)).status_code == 400
 
 
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"\0" * 200_000])
@@ -226,6 +227,28 @@ def test_what_is_not_http_does_not_disturb(port: int, garbage: bytes):
         client.sendall(garbage)
         client.recv(1000)
     assert post(port, GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("answered_first", [False, True])
+def test_a_malformed_body_is_not_logged(
+    port: int, answered_first: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Each would be a traceback, with which a client could fill the disk."""
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
+    answer, head, body = (
+        b"",
+        b"GET /ping HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"no size\r\n",
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client, suppress(OSError):
+        client.sendall(head if answered_first else head + body)
+        answer = client.recv(1000)
+        client.sendall(body)
+        while client.recv(1000):
+            pass
+    assert answer.startswith(b"HTTP/1.1 200" if answered_first else b"HTTP/1.1 400")
+    assert post(port, GOOD).status_code == 200
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
@@ -296,3 +319,16 @@ def test_exactly_the_documented_bodies_are_taken(key: str, value: Any):
 def test_any_bytes_are_read_or_refused(content: bytes):
     images = read_or_refused(content)
     assert images is None or valid(images)
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.binary(max_size=300), st.booleans(), st.sampled_from([b"x", b"\r\n", b"--", b"0" * 70]))
+def test_any_form_is_read_or_refused(content: bytes, wrapped: bool, boundary: bytes):
+    head = b"Content-Disposition: form-data; name=image\r\n\r\n"
+    body = b"--%s\r\n%s%s\r\n--%s--\r\n" % (boundary, head, content, boundary) if wrapped else content
+    found = None
+    with suppress(HTTPException):
+        found = uploads._field(body, boundary)
+        assert found in body
+    if wrapped and boundary not in content:
+        assert found == content

@@ -53,7 +53,7 @@ def base(params: Params) -> dict[str, Any]:
 
 
 def with_tuner(params: Params, tuner: Any, **changes: Any) -> Tune:
-    return params.tune.model_copy(update={"tuner": tuner} | changes)
+    return params.search.model_copy(update={"tuner": tuner} | changes)
 
 
 def curve(trial: Trial) -> list[Metrics]:
@@ -313,7 +313,7 @@ from pipeline.core.paths import Paths
 from tests.test_search import RULE, loss, searched
 
 params = config.load(Paths(Path(sys.argv[1])))
-tune = params.tune.model_copy(update={"tuner": sys.argv[2], "pruning": RULE})
+tune = params.search.model_copy(update={"tuner": sys.argv[2], "pruning": RULE})
 
 def run(trial, should_stop):
     if trial.number == 3:

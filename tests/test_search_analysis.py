@@ -165,7 +165,7 @@ def test_noise_rarely_matters(count: int):
     false = []
     for _ in range(40):
         found = search_analysis.analyze(with_loss(sampled(count, rng), rng), NO_CURVES, SPACE, "val_loss").importance
-        false.append((found["verdict"] == search_analysis.MATTERS).any())
+        false.append((found["verdict"] == effects.MATTERS).any())
     assert np.mean(false) <= 0.125
 
 
@@ -174,7 +174,7 @@ def test_the_planted_dimension_is_the_most_important():
     for _ in range(5):
         found = search_analysis.analyze(with_loss(sampled(24, rng), rng, planted=0.5), NO_CURVES, SPACE, "val_loss")
         first = found.importance.iloc[0]
-        assert (first["dimension"], first["verdict"]) == ("head.pooling", search_analysis.MATTERS)
+        assert (first["dimension"], first["verdict"]) == ("head.pooling", effects.MATTERS)
         assert "No dimension is shown to matter." not in said(found)
 
 
@@ -211,8 +211,8 @@ def test_dimensions_that_vary_together_are_not_identifiable():
     trials = with_loss(sampled(30, rng), rng).assign(**{"head.twin": lambda t: t["head.dropout"]})
     found = search_analysis.analyze(trials, NO_CURVES, [*SPACE, twin], "val_loss")
     verdicts = found.importance.set_index("dimension")["verdict"]
-    assert verdicts["head.dropout"] == verdicts["head.twin"] == search_analysis.UNKNOWN
-    assert (verdicts == search_analysis.UNKNOWN).sum() == 2
+    assert verdicts["head.dropout"] == verdicts["head.twin"] == effects.UNKNOWN
+    assert (verdicts == effects.UNKNOWN).sum() == 2
     assert np.isnan(row_of(found.effects, "head.twin", "+0.1")["effect"])
 
 

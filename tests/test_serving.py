@@ -1,8 +1,12 @@
 """Serving a registered network: valid and invalid requests to a real process; loading without the project."""
 
 import argparse
+import base64
+import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -65,6 +69,81 @@ def test_the_predictions_are_those_of_the_network(champion: Project, server: str
     predictions = np.array(response.json()["predictions"])
     np.testing.assert_array_equal(predictions.argmax(axis=1), expected.argmax(axis=1))
     np.testing.assert_allclose(predictions, expected, atol=1e-3)
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_a_picture_is_classified_from_a_form_and_from_a_body(server: str, images: np.ndarray):
+    address = server.replace("invocations", "predict")
+    digit = 255 - (images[0, ..., 0] * 255).astype(np.uint8)
+    two = np.full((100, 200), 255, np.uint8)
+    two[20:48, 20:48], two[20:48, 120:148] = digit, digit
+    [expected] = requests.post(server, json={"inputs": images[:1].tolist()}, timeout=60).json()["predictions"]
+    one, several = (
+        requests.post(address, data=as_png(digit), headers={"Content-Type": "image/png"}, timeout=60),
+        requests.post(f"{address}?saliency=1", files={"image": ("two.png", as_png(two))}, data={"x": "1"}, timeout=60),
+    )
+    assert (one.status_code, several.status_code) == (200, 200), several.text
+    answer = one.json()
+    assert list(answer) == ["class", "probability", "probabilities", "warnings", "network"]
+    assert list(answer["probabilities"]) == list("0123456789")
+    np.testing.assert_allclose(list(answer["probabilities"].values()), expected, atol=1e-3)
+    assert answer["class"] == str(np.argmax(expected))
+    assert answer["network"]["name"] == "own"
+    assert answer["network"]["summary"].startswith("pooling lp·blur")
+    assert not any("several" in warning for warning in answer["warnings"])
+    assert any("several objects" in warning for warning in several.json()["warnings"])
+    assert np.shape(several.json()["image"]) == (28, 28, 1)
+    saliency = np.array(several.json()["saliency"])
+    assert (saliency.shape, saliency.min() >= 0, saliency.max()) == ((28, 28), True, 1)
+
+
+PNG = {"Content-Type": "image/png"}
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "message"),
+    [
+        (b"a letter", PNG, 400, "the picture: not a readable PNG, JPEG, WebP or GIF file"),
+        (as_png(np.zeros((4001, 4000), np.uint8)), PNG, 400, "4,000 x 4,001 pixels; allowed: 16,000,000 in all"),
+        (as_png(np.zeros((90, 90), np.uint8)), PNG, 400, "the picture: blank"),
+        (bytes(2**24 + 1), PNG, 413, "Too Large"),
+        (b"", {"Content-Type": "text/plain"}, 415, "text/plain; allowed: multipart/form-data, image/png, image/jpeg"),
+        (b"", {"Content-Type": "multipart/form-data"}, 400, "no valid boundary"),
+        (b"--x\r\n\r\n", FORM, 400, "the form is damaged"),
+        (b"--x\r\n" * 10_000, FORM, 400, "the form is damaged, or has over 20 fields"),
+        (b"--x\r\nContent-Disposition: form-data; name=y\r\n\r\n1\r\n--x--", FORM, 400, "the form has 0 fields"),
+        (b"", PNG | {"Origin": "http://attacker.example"}, 403, "another page than this server's"),
+        (b"", PNG | {"Host": "attacker.example"}, 403, "not known here"),
+    ],
+)
+def test_an_invalid_picture_is_refused_with_a_message(
+    server: str, content: bytes, headers: dict[str, str], status: int, message: str
+):
+    address = server.replace("invocations", "predict")
+    response = requests.post(address, data=content, headers=headers, timeout=60)
+    assert (response.status_code, message in response.json()["message"]) == (status, True), response.text[:500]
+    assert len(response.text) < 1000
+
+
+def test_the_page_names_the_network_and_loads_nothing_from_elsewhere(server: str):
+    response = requests.get(server.replace("invocations", ""), timeout=60)
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    for element in ("script", "style"):
+        [content] = re.findall(f"<{element}>(.*?)</{element}>", response.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{element}-src 'sha256-{digest}';" in policy
+    assert not re.search(r"""(?:src|href)=["'](?!data:,)|\son\w+=|\sstyle=|https?:""", response.text)
+    assert "models:/mnist_5k@champion, version 1; dataset mnist_5k;\n  validation accuracy" in response.text
+    assert "pooling lp·blur → flatten | dropout 0·0·0" in response.text
 
 
 def body(value: object) -> bytes:

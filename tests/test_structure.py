@@ -5,6 +5,7 @@ Which package may import which is a contract of import-linter in pyproject.toml.
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from functools import cache
@@ -17,13 +18,19 @@ from ruamel.yaml import YAML
 
 from pipeline.core import config, provenance
 from pipeline.core.dataset import SPLITS
-from pipeline.core.paths import Paths
+from pipeline.core.paths import TUNED, Paths
 from pipeline.report import readme
 
 from .conftest import ROOT, Project
 
 STAGES = ("config", "download", "validate", "train", "tune", "replicate", "evaluate", "report")
-COMMANDS = (*(f"pipeline.{stage}" for stage in STAGES), "pipeline.predict", "pipeline.serve", "pipeline.export")
+COMMANDS = (
+    *(f"pipeline.{stage}" for stage in STAGES),
+    "pipeline.compare",
+    "pipeline.predict",
+    "pipeline.serve",
+    "pipeline.export",
+)
 TYPES_ONLY = {"download", "validate", "report"}  # stages that use `models` for the types of the configuration alone
 yaml = YAML(typ="safe", pure=True)
 DVC = yaml.load(ROOT / "dvc.yaml")
@@ -63,7 +70,7 @@ def committed(file: str) -> str:
 
 
 def test_stages_of_dvc_and_mlflow_are_the_same():
-    assert tuple(DVC["stages"]) == STAGES
+    assert tuple(DVC["stages"]) == (*STAGES[:4], "grid", *STAGES[4:])
     assert set(PROJECT["entry_points"]) == {"main", "variant", *STAGES}
 
 
@@ -104,7 +111,18 @@ def test_stage_runs_its_own_package(stage: str):
     command = f"python -m pipeline.{stage}" + (" ${key}" if stage == "train" else "")
     assert stage_definitions()[stage]["cmd"] == command
     entry = PROJECT["entry_points"][stage]["command"]
-    assert entry == f"dvc repro --single-item --force {stage}" + ("@{model}" if stage == "train" else "")
+    assert entry == f"python -m pipeline.tracking; dvc repro --single-item --force {stage}" + (
+        "@{model}" if stage == "train" else ""
+    )
+
+
+def test_grid_is_trained_as_the_networks_of_models_are():
+    grid, train = DVC["stages"]["grid"], DVC["stages"]["train"]["do"]
+    name = "${grid.base}-${key}"
+    assert grid["cmd"] == f"python -m pipeline.train {name}"
+    assert grid["outs"] == [str(Paths(Path()).training(name))]
+    assert grid["deps"] == train["deps"]
+    assert grid["params"] == [key.replace("${key}", "${grid.base}") for key in train["params"]]
 
 
 def test_stages_read_and_write_where_the_code_does():
@@ -112,13 +130,14 @@ def test_stages_read_and_write_where_the_code_does():
     outs = {
         stage: names([*definition.get("outs", []), *definition.get("metrics", [])])
         for stage, definition in stage_definitions().items()
+        if stage in STAGES
     }
     expected = {
-        "config": {paths.checked},
+        "config": {paths.checked, paths.search_base},
         "download": {paths.raw("${data.dataset}")},
         "validate": {paths.validated, paths.validation},
-        "train": {paths.model("${key}"), paths.training("${key}")},
-        "tune": {paths.model(config.TUNED), paths.training(config.TUNED), paths.search},
+        "train": {paths.training("${key}")},
+        "tune": {paths.search},
         "replicate": {paths.replicates},
         "evaluate": {paths.evaluation},
     }
@@ -131,8 +150,11 @@ def test_stages_read_and_write_where_the_code_does():
     for stage in ("train", "tune", "replicate"):
         read = {split for split in SPLITS if str(paths.split(split)) in deps[stage]}
         assert read == {"train", "validation"}, "the test images are for evaluation alone"
-    assert {str(paths.split("test")), str(paths.models), str(paths.replicates)} <= deps["evaluate"]
-    assert {str(paths.evaluation), str(paths.search), "artifacts/train"} <= deps["report"]
+    trained = {str(paths.trainings), str(paths.search)}
+    assert paths.training(TUNED).is_relative_to(paths.search)
+    assert str(paths.search_base) in deps["tune"]
+    assert {str(paths.split("test")), *trained, str(paths.replicates)} <= deps["evaluate"]
+    assert {str(paths.evaluation), *trained} <= deps["report"]
 
 
 def test_all_stages_but_report_have_cached_outputs_alone():
@@ -145,9 +167,9 @@ def test_all_stages_but_report_have_cached_outputs_alone():
 
 def test_git_keeps_at_most_a_dozen_small_text_files_of_results():
     kept = [entry for entry in stage_definitions()["report"]["outs"] if isinstance(entry, dict)]
-    assert len(kept) + 1 <= 12
+    assert len(kept) + 2 <= 12
     tracked = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    assert set(tracked) <= names(kept) | {"results/metrics.json"}
+    assert set(tracked) <= names(kept) | {"results/metrics.json", "results/ranking.json"}
 
 
 def test_parameters_that_stages_depend_on_exist():
@@ -159,7 +181,7 @@ def test_parameters_that_stages_depend_on_exist():
                 assert params["data"]["dataset"] in catalog
                 continue
             value = params
-            for part in key.replace("${key}", "model_1").replace("${tune.base}", params["tune"]["base"]).split("."):
+            for part in key.replace("${key}", "model_1").replace("${grid.base}", params["grid"]["base"]).split("."):
                 assert part in value, f"{stage}: {key}"
                 value = value[part]
 
@@ -222,6 +244,15 @@ def test_readme_shows_the_committed_results(tmp_path: Path):
         (tmp_path / file).write_text(committed(file), encoding="utf-8")
     readme.write(project.paths)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == committed("README.md"), "run `make readme`"
+
+
+def test_pictures_are_of_the_committed_results():
+    sources = runpy.run_path(str(ROOT / "docs" / "figures" / "sources.py"))
+    recorded = json.loads(committed("docs/images/sources.json"))
+    pictures = {path.name for path in (ROOT / "docs" / "images").glob("*.png")}
+    assert pictures == set(recorded) == set(sources["SOURCES"])
+    for picture in pictures:
+        assert recorded[picture] == sources["digests"](picture, committed), f"draw {picture} again"
 
 
 def test_committed_results_are_those_of_the_committed_parameters():

@@ -78,6 +78,9 @@ def test_a_copied_project_leaves_the_original_alone(original: Path, copied: Path
     assert files(original / "mlartifacts") == before
     assert (copied / "mlartifacts" / "digits" / str(run.id) / "artifacts" / "layers.json").is_file()
     assert "the project was moved or copied" in capsys.readouterr().out
+    with opened(copied):
+        pass
+    assert "moved or copied" not in capsys.readouterr().out
 
 
 def test_a_moved_project_finds_runs_and_models(copied: Path):
@@ -301,6 +304,15 @@ def test_without_proc_processes_are_identified_as_well(tmp_path: Path, monkeypat
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert not processes.alive(f"{processes.host()}:{ended.pid}:1.00")
+
+
+def test_a_killed_process_that_its_parent_has_not_waited_for_is_dead():
+    with subprocess.Popen(["sleep", "600"]) as child:
+        identity = f"{processes.host()}:{child.pid}:{processes._start(child.pid)}"
+        assert processes.alive(identity)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not processes.alive(identity)
 
 
 def test_the_default_store_is_not_handed_to_subprocesses_as_a_choice(copied: Path):

@@ -31,16 +31,15 @@ def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int = errno.EA
     monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
 
 
-@pytest.mark.parametrize("part", ["models", "train"])
 def test_an_output_that_cannot_be_written_is_named_before_the_fit(
-    copy_of_validated: Project, part: str, no_store: None, monkeypatch: pytest.MonkeyPatch
+    copy_of_validated: Project, no_store: None, monkeypatch: pytest.MonkeyPatch
 ):
     project = copy_of_validated
     params = config.load(project.paths)
     trainer = Trainer.create("train", params, project.paths, CPU, Stopwatch())
-    refuse(monkeypatch, project.paths.models.parent / part)
+    refuse(monkeypatch, project.paths.trainings)
     monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("the fit began"))
-    with pytest.raises(DataError, match=rf"artifacts/{part}/.*: cannot be written: Permission denied"):
+    with pytest.raises(DataError, match=r"artifacts/train/.*: cannot be written: Permission denied"):
         train_network("model_1", params.network("model_1"), trainer)
     assert not (project.root / "mlflow.db").exists(), "no run was opened"
 

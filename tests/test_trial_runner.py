@@ -19,6 +19,7 @@ from pipeline.train.fit import FitSpec
 from pipeline.tune import trial_runner
 from pipeline.tune.trial import Trial
 from pipeline.tune.trial_runner import TrialRunner
+from pipeline.tune.tune import log_winner
 
 from .conftest import Project
 
@@ -82,5 +83,25 @@ def test_stopped_trial_keeps_its_curve_and_its_metrics(runner: TrialRunner):
     assert (outcome.status, len(outcome.curve)) == ("COMPLETED", 1)  # the search decides that it was pruned
     run = only_run(runner.trainer.paths.root)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"head.dropout": "0.5", "fit.epochs": "4", "seed": "42"}
+    assert run.data.params == {
+        "summary": "pooling max·max·max → flatten | dropout 0·0.3·0.4·0.5",
+        "pooling": "max",
+        "dropout": "0·0.3·0.4·0.5",
+        "head.dropout": "0.5",
+        "fit.epochs": "4",
+        "seed": "42",
+    }
+    assert run.data.tags["convpipe.kind"] == "trial"
     assert run.data.metrics["val_loss"] == outcome.curve[0]["val_loss"]
+
+
+def test_search_has_the_metrics_of_its_winner_under_the_names_of_networks(runner: TrialRunner):
+    winner = Trial(3, {"head.dropout": 0.5}, 4, "COMPLETED", {"val_accuracy": 0.9, "val_loss": 0.2}, [])
+    with runner.trainer.tracker.run("search") as run:
+        log_winner(winner, runner.network(winner.values, 4), runner, run)
+    found = only_run(runner.trainer.paths.root).data
+    assert found.metrics["validation_accuracy"] == 0.9
+    assert (found.metrics["validation_loss"], found.metrics["parameters"]) == (0.2, 840_586)
+    assert (found.params["pooling"], found.params["dropout"]) == ("max", "0·0.3·0.4·0.5")
+    assert found.tags["convpipe.kind"] == "search"
+    assert "Winner: trial 3." in found.tags["mlflow.note.content"]

@@ -177,7 +177,7 @@ def test_gallery_has_these_networks() -> None:
 
 
 def test_documented_commands_add_the_networks_of_the_gallery() -> None:
-    commands = re.findall(r"dvc exp run -S '\+models\.(\w+)=(.+)'", (ROOT / "docs" / "networks.md").read_text())
+    commands = re.findall(r"dvc exp run --temp -S '\+models\.(\w+)=(.+)'", (ROOT / "docs" / "networks.md").read_text())
     assert {name: YAML_READER.load(block.replace(":", ": ")) for name, block in commands} == GALLERY
 
 

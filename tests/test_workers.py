@@ -43,7 +43,7 @@ def base(params: Params) -> dict[str, Any]:
 
 @pytest.fixture
 def oracle(params: Params, base: dict[str, Any], tmp_path: Path) -> Oracle:
-    return make_oracle(params.tune, base, 7, tmp_path / "oracle")
+    return make_oracle(params.search, base, 7, tmp_path / "oracle")
 
 
 def free_port() -> int:
@@ -58,8 +58,8 @@ def test_workers_over_the_network_give_the_same_search(
 ):
     for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"):
         monkeypatch.setenv(f"KERASTUNER_{name}", "")  # set by connect, and restored after the test
-    space = {"fit": {"learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}, "blocks": params.tune.space["blocks"]}
-    tune: Tune = params.tune.model_copy(update={"tuner": tuner, "space": space})
+    space = {"fit": {"learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}, "blocks": params.search.space["blocks"]}
+    tune: Tune = params.search.model_copy(update={"tuner": tuner, "space": space})
     oracle = make_oracle(tune, base, 7, tmp_path / "shared")
     listen = f"127.0.0.1:{free_port()}" if way == "TCP" else None
     with oracle_server.serve(oracle, listen) as own:
@@ -77,13 +77,13 @@ def test_a_worker_without_heartbeat_loses_only_its_trial(
     params: Params, base: dict[str, Any], oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     late = oracle.create_trial("far away")
-    run_trials(oracle, "near", params.tune, loss)
+    run_trials(oracle, "near", params.search, loss)
     monkeypatch.setattr(workers, "SILENCE", 0.0)
     workers.monitor(oracle, [], ADDRESS)
     trials = settled_trials(oracle)
     assert [trial.status == "FAILED" for trial in trials] == [True, *[False] * 5]
     assert trials[0].error == "no heartbeat from its worker far away"
-    from_far = make_oracle(params.tune, base, 7, tmp_path / "other").create_trial("far away")
+    from_far = make_oracle(params.search, base, 7, tmp_path / "other").create_trial("far away")
     finish(from_far, Outcome("COMPLETED", {}, []))
     oracle.end_trial(from_far)  # the worker was alive after all
     assert late.trial_id == from_far.trial_id
@@ -117,17 +117,17 @@ class Mortal:
 def test_the_trial_of_a_killed_worker_is_repeated_once(
     params: Params, base: dict[str, Any], oracle: Oracle, status: int, deaths: int, failed: list[int]
 ):
-    workers.monitor(oracle, [Mortal(oracle, params.tune, status, deaths)], ADDRESS)
+    workers.monitor(oracle, [Mortal(oracle, params.search, status, deaths)], ADDRESS)
     trials = settled_trials(oracle)
     assert [trial.number for trial in trials if trial.status == "FAILED"] == failed
     assert all("killed 2 times, by signal 9" in str(trials[number].error) for number in failed)
     if not failed:
-        assert trials == searched(params.tune, base, 7, oracle.folder.parent / "alone", loss)
+        assert trials == searched(params.search, base, 7, oracle.folder.parent / "alone", loss)
 
 
 def test_an_error_in_a_worker_ends_the_search(params: Params, oracle: Oracle):
     with pytest.raises(TrainingError, match="worker0 exited with status 1"):
-        workers.monitor(oracle, [Mortal(oracle, params.tune, 1, 1)], ADDRESS)
+        workers.monitor(oracle, [Mortal(oracle, params.search, 1, 1)], ADDRESS)
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,13 @@ def plain_search(folder: str, count: int) -> None:
             return found
 
     with tempfile.TemporaryDirectory() as state:
-        tuner = Tuner(build, params.tune.objective, count, directory=state, project_name="search")
-        tuner.search(*train, batch_size=BATCH, epochs=params.tune.epochs, validation_data=validation, verbose=0)
+        tuner = Tuner(build, params.search.objective, count, directory=state, project_name="search")
+        tuner.search(*train, batch_size=BATCH, epochs=params.search.epochs, validation_data=validation, verbose=0)
 
 
 def search(params: Params, count: int, run: RunTrial) -> list[Trial]:
     """The trials of a random search, in the order in which they were begun."""
-    tune = params.tune.model_copy(update={"tuner": "random", "trials": count, "pruning": None, "finalists": 1})
+    tune = params.search.model_copy(update={"tuner": "random", "trials": count, "pruning": None, "finalists": 1})
     with tempfile.TemporaryDirectory() as state:
         oracle = make_oracle(tune, params.base.model_dump(mode="json"), params.seed, Path(state))
         run_trials(oracle, "worker0", tune, run)
@@ -77,7 +77,7 @@ def search(params: Params, count: int, run: RunTrial) -> list[Trial]:
 
 def network(params: Params, trial: Trial) -> NetworkConfig:
     block = search_space.apply(params.base.model_dump(mode="json"), trial.values)
-    return config.network_from(search_space.apply(block, {"fit.epochs": params.tune.epochs}))
+    return config.network_from(search_space.apply(block, {"fit.epochs": params.search.epochs}))
 
 
 CONTENDERS = {"convpipe_search": convpipe_search, "plain_search": plain_search}

@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import gc
 import os
 import re
 import signal
@@ -43,12 +44,24 @@ def main(run: Callable[[argparse.Namespace], object], arguments: argparse.Argume
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
+        if stage:
+            print(f"\n{_interrupted(stage)}", file=sys.stderr, flush=True)
         sys.exit(128 + signal.SIGINT)
+    finally:
+        gc.freeze()  # spares the last garbage collection: 2 s after TensorFlow, for memory that is freed anyway
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     # As an exception, so that open runs and temporary files are closed.
     raise SystemExit(128 + number)
+
+
+def _interrupted(stage: str) -> str:
+    stage, paths = os.environ.get("DVC_STAGE", stage), Paths()
+    if paths.home.resolve() == paths.root.resolve():
+        return f"{stage}: interrupted; the same command resumes here"
+    # In a copy of the project, which DVC deletes with .cache.
+    return f"{stage}: interrupted; the same command restores the finished stages and repeats this one"
 
 
 def _stage() -> str | None:

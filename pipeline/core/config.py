@@ -11,9 +11,9 @@ from pipeline.core import search_space, yaml_file
 from pipeline.core.catalog import Catalog, Entry
 from pipeline.core.config_errors import described, listing, validated
 from pipeline.core.errors import ConfigError
-from pipeline.core.paths import Paths
+from pipeline.core.grid import Grid
+from pipeline.core.paths import TUNED, Paths
 
-TUNED = "tuned"  # the name of the search's winner, which no network of params.yaml may take
 SEARCH = "search"  # the name of the search's run
 OBJECTIVE_DIRECTIONS = {"val_loss": "min", "val_accuracy": "max"}
 
@@ -151,7 +151,8 @@ class Params(Spec):
     validate_: Annotated[Validate, Field(alias="validate")]
     fit: Fit
     models: Annotated[dict[Name, NetworkConfig], Field(min_length=1)]
-    tune: Tune
+    grid: Grid
+    tune: Tune | None
     evaluate: Evaluate
     runtime: Runtime
 
@@ -161,9 +162,29 @@ class Params(Spec):
         Raises:
             ConfigError: there is no such network.
         """
-        if name not in self.models:
-            raise ConfigError(f"params.yaml: models.{name}: there is no such network{listing(name, self.models)}")
-        return self.models[name]
+        known = self.networks
+        if name not in known:
+            raise ConfigError(f"params.yaml: models.{name}: there is no such network{listing(name, known)}")
+        return known[name]
+
+    @property
+    def networks(self) -> dict[str, NetworkConfig]:
+        """The networks to train: those of `models`, then those of the grid."""
+        if not self.grid.pooling:
+            return self.models
+        blocks = self.grid.blocks(self.models[self.grid.base].model_dump(mode="json"))
+        return self.models | {name: network_from(block) for name, block in blocks.items()}
+
+    @property
+    def trained(self) -> list[str]:
+        """Names of all networks that are trained, the search's winner last."""
+        return [*self.networks, *([TUNED] if self.tune else [])]
+
+    def base_of(self, name: str) -> str | None:
+        """The network that this one varies: that of the search or of the grid; None for a network of `models`."""
+        if name in self.models:
+            return None
+        return self.search.base if name == TUNED else self.grid.base
 
     @property
     def replicate_seeds(self) -> range:
@@ -171,14 +192,25 @@ class Params(Spec):
         return range(self.seed + 1, self.seed + self.evaluate.seeds)
 
     @property
+    def search(self) -> Tune:
+        """The settings of the search.
+
+        Raises:
+            ConfigError: `tune` is null.
+        """
+        if self.tune is None:
+            raise ConfigError("params.yaml: tune: found null, so there is no search; allowed: the settings of one")
+        return self.tune
+
+    @property
     def base(self) -> NetworkConfig:
         """The base network of the search."""
-        return self.network(self.tune.base)
+        return self.network(self.search.base)
 
     @property
     def dimensions(self) -> list[search_space.Dimension]:
         """The dimensions of the search."""
-        return search_space.dimensions(self.tune.space, self.base.model_dump(mode="json"))
+        return search_space.dimensions(self.search.space, self.base.model_dump(mode="json"))
 
 
 def load(paths: Paths) -> Params:
@@ -195,8 +227,9 @@ def load(paths: Paths) -> Params:
         found = f"found {json.dumps(params.data.dataset)}{listing(params.data.dataset, datasets)}"
         raise ConfigError(f"params.yaml: data.dataset: {found}")
     entry = datasets[params.data.dataset]
-    errors = [*_name_errors(params), *_shape_errors(params, entry), *_dataset_errors(params, datasets)]
-    errors = errors or _space_errors(params, entry)
+    errors = [*_name_errors(params), *_dataset_errors(params, datasets)]
+    errors = errors or _shape_errors(params, entry)
+    errors = errors or (_space_errors(params, entry) if params.tune else [])
     if errors:
         raise ConfigError("\n".join(f"params.yaml: {error}" for error in errors))
     return params
@@ -262,9 +295,12 @@ def _name_errors(params: Params) -> list[str]:
         elif plain in same:
             errors.append(f"models.{name}: differs from {same[plain]} in case only; allowed: any other name")
         same[plain] = name
-    if params.tune.base not in params.models:
-        found = f"found {json.dumps(params.tune.base)}{listing(params.tune.base, params.models)}"
-        errors.append(f"tune.base: {found}")
+    if params.grid.base not in params.models:
+        errors.append(f"grid.base: found {json.dumps(params.grid.base)}{listing(params.grid.base, params.models)}")
+    elif taken := [name for name in params.grid.names if name.lower() in same]:
+        errors.append(f"grid: a network of `models` is named {same[taken[0].lower()]}; rename it")
+    elif params.tune and params.tune.base not in (known := params.networks):
+        errors.append(f"tune.base: found {json.dumps(params.tune.base)}{listing(params.tune.base, known)}")
     return errors
 
 
@@ -278,11 +314,12 @@ def _dataset_errors(params: Params, datasets: Catalog) -> list[str]:
 
 def _shape_errors(params: Params, entry: Entry) -> list[str]:
     errors = []
-    for name, model in params.models.items():
+    for name, model in params.networks.items():
         try:
             architecture.trace(model, entry.image, len(entry.classes))
         except architecture.ShapeError as error:
-            errors.append(f"models.{name}.{error.key}: found {error.found}; {error}")
+            place = f"models.{name}.{error.key}" if name in params.models else f"grid: {name}: {error.key}"
+            errors.append(f"{place}: found {error.found}; {error}")
     return errors
 
 

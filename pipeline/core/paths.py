@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+MODEL = "model.keras"  # in the folder of each training
+TUNED = "tuned"  # the name of the search's winner, which no network of params.yaml may take
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -23,6 +26,11 @@ class Paths:
     def checked(self) -> Path:
         """The output of the stage `config`: the same content for all valid parameters."""
         return self.root / "artifacts" / "params-checked.txt"
+
+    @property
+    def search_base(self) -> Path:
+        """Another output of the stage `config`: the base network of the search as JSON, or null."""
+        return self.root / "artifacts" / "search-base.json"
 
     def raw(self, dataset: str) -> Path:
         """The files of one dataset, as published."""
@@ -55,19 +63,20 @@ class Paths:
         return self.root / "artifacts" / "validation"
 
     @property
-    def models(self) -> Path:
-        return self.root / "artifacts" / "models"
-
-    def model(self, name: str) -> Path:
-        return self.models / f"{name}.keras"
+    def trainings(self) -> Path:
+        """The networks of params.yaml."""
+        return self.root / "artifacts" / "train"
 
     def training(self, name: str) -> Path:
-        """The output of one training beside its model: history.csv and record.json."""
-        return self.root / "artifacts" / "train" / name
+        """The output of one training: model.keras, history.csv and record.json."""
+        return (self.search if name == TUNED else self.trainings) / name
+
+    def model(self, name: str) -> Path:
+        return self.training(name) / MODEL
 
     @property
     def search(self) -> Path:
-        """The output of the search: trials.csv, curves.csv, finalists.csv, best.yaml and record.json."""
+        """The output of the search: its winner, trials.csv, curves.csv, finalists.csv, best.yaml and record.json."""
         return self.root / "artifacts" / "tune"
 
     @property

@@ -84,6 +84,11 @@ def origin(root: Path, stage: str) -> Origin:
     )
 
 
+def file_at(root: Path, revision: str, path: Path) -> str | None:
+    """The content of a file below `root` in a commit; None if Git does not have it."""
+    return _git(root, "show", f"{revision}:./{path.as_posix()}")
+
+
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)

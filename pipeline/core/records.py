@@ -8,13 +8,15 @@ from pydantic import ValidationError
 
 from models.architecture import Traced
 from models.spec import Spec
-from pipeline.core import atomic
-from pipeline.core.config import TUNED, NetworkConfig
+from pipeline.core import atomic, summary
+from pipeline.core.config import NetworkConfig
 from pipeline.core.errors import DataError
+from pipeline.core.limits import Limits
 from pipeline.core.paths import Paths
 from pipeline.core.provenance import Origin
 
 RECORD = "record.json"
+NO_SEARCH = "null"  # the record where `tune` is null
 
 
 class Device(Spec):
@@ -58,12 +60,14 @@ class TrainingRecord(Spec):
     """One trained network: what it is, what it was trained on and with, and how well it does on the validation images.
 
     `sha256` is that of its .keras file, `data_digest` that of the data, `settings_digest` that of everything else the
-    weights follow from except the code. `run_id` and `model_uri` name its MLflow run and logged model; they are None
-    where MLflow could not be reached.
+    weights follow from except the code. `base` names the network that this one varies, if any. `run_id` and `model_uri`
+    name its MLflow run and logged model; they are None where MLflow could not be reached. `limits` tell unusual images
+    by their scores; None for a replicate.
     """
 
     name: str
     network: NetworkConfig
+    base: str | None
     seed: int
     dataset: str
     data_digest: str
@@ -73,12 +77,18 @@ class TrainingRecord(Spec):
     sha256: str
     counts: Counts
     validation: Scores
+    limits: Limits | None = None
     run_id: str | None
     model_uri: str | None
 
     def write(self, folder: Path) -> None:
         """Write record.json, whose presence marks the training as complete."""
         _write(self, folder)
+
+    @property
+    def summary(self) -> str:
+        """Pooling and dropout in one line."""
+        return summary.summary(self.network)
 
     @property
     def validation_metrics(self) -> dict[str, float]:
@@ -118,7 +128,7 @@ def load_training(paths: Paths, name: str) -> TrainingRecord:
     Raises:
         DataError: the network was not trained, or the record is damaged.
     """
-    return _read(TrainingRecord, paths.training(name), "tune" if name == TUNED else f"train@{name}")
+    return _read(TrainingRecord, paths.training(name))
 
 
 def load_replicates(paths: Paths, name: str, seeds: range) -> dict[int, TrainingRecord]:
@@ -127,25 +137,36 @@ def load_replicates(paths: Paths, name: str, seeds: range) -> dict[int, Training
     Raises:
         DataError: one of them was not trained, or its record is damaged.
     """
-    return {seed: _read(TrainingRecord, paths.replicate(name, seed), "replicate") for seed in seeds}
+    return {seed: _read(TrainingRecord, paths.replicate(name, seed)) for seed in seeds}
 
 
-def load_search(paths: Paths) -> SearchRecord:
-    """Read the record of the search.
+def write_no_search(paths: Paths) -> None:
+    """Replace the output of the search by a record that there was none."""
+    with atomic.folder(paths.search) as folder:
+        (folder / RECORD).write_text(f"{NO_SEARCH}\n", encoding="utf-8")
+
+
+def load_search(paths: Paths) -> SearchRecord | None:
+    """Read the record of the search; None where `tune` was null.
 
     Raises:
-        DataError: there was no search, or the record is damaged.
+        DataError: the stage `tune` did not run, or the record is damaged.
     """
-    return _read(SearchRecord, paths.search, "tune")
+    path = paths.search / RECORD
+    if path.is_file() and path.read_text(encoding="utf-8").strip() == NO_SEARCH:
+        return None
+    return _read(SearchRecord, paths.search)
 
 
 def record_of(file: Path, paths: Paths) -> TrainingRecord | None:
-    """The record of a .keras file in artifacts/models; None for a file elsewhere.
+    """The record of a .keras file that a stage has written; None for a file elsewhere.
 
     Raises:
-        DataError: the file lies there, but has no record.
+        DataError: the file lies in a folder of a stage, but has no record.
     """
-    return load_training(paths, file.stem) if file.resolve() == paths.model(file.stem).resolve() else None
+    outputs = (paths.trainings, paths.search, paths.replicates)
+    found = any(file.resolve().is_relative_to(folder.resolve()) for folder in outputs)
+    return _read(TrainingRecord, file.parent) if found else None
 
 
 R = TypeVar("R", TrainingRecord, SearchRecord)
@@ -155,12 +176,12 @@ def _write(record: TrainingRecord | SearchRecord, folder: Path) -> None:
     atomic.write_text(folder / RECORD, record.model_dump_json(indent=2) + "\n")
 
 
-def _read(kind: type[R], folder: Path, stage: str) -> R:
+def _read(kind: type[R], folder: Path) -> R:
     path = folder / RECORD
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
+        raise DataError(f"{path}: not found; run `dvc repro` first") from None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise DataError(f"{path}: damaged or of another version ({where}); run `dvc repro --force {stage}`") from None
+        raise DataError(f"{path}: damaged or of another version ({where}); run `dvc repro --force`") from None

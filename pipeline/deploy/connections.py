@@ -6,6 +6,7 @@ A client that lets the server wait therefore costs a connection for `PATIENCE` s
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PATIENCE = 30.0  # seconds for the headers, again for the body and its answer, and again until the answer is taken
@@ -35,6 +36,15 @@ class BoundedConnection(H11Protocol):
         if self.cycle is not before:
             self._deadline.cancel()
             self._wait()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer malformed bytes; in the middle of a request or after its answer, uvicorn would log a traceback."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # the application may not have answered yet
+        super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         self._deadline.cancel()

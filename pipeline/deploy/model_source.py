@@ -7,17 +7,19 @@ from pipeline.core import records
 from pipeline.core.config import Params
 from pipeline.core.errors import DataError
 from pipeline.core.paths import Paths
+from pipeline.core.records import TrainingRecord
 
 REGISTRY = "models:/"
 
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """A .keras file, the SHA-256 that it must have, and the dataset that it classifies."""
+    """A .keras file, the SHA-256 that it must have, the dataset that it classifies, and its record if it has one."""
 
     file: Path
     sha256: str
     dataset: str
+    record: TrainingRecord | None
 
 
 def find(model: str | None, sha256: str | None, params: Params, paths: Paths) -> SavedNetwork | str:
@@ -42,7 +44,7 @@ def find(model: str | None, sha256: str | None, params: Params, paths: Paths) ->
             f"{file}: not trained in this project; a .keras file can run code when it is loaded, so if you trust its "
             "source, give its checksum: --sha256 HASH"
         )
-    return SavedNetwork(file, expected, record.dataset if record else params.data.dataset)
+    return SavedNetwork(file, expected, record.dataset if record else params.data.dataset, record)
 
 
 def registered(model: str | None, params: Params) -> str:

@@ -13,6 +13,10 @@ from pipeline.core.config import Runtime
 from pipeline.core.errors import UserError
 from pipeline.core.paths import Paths
 from pipeline.deploy import connections, network, scoring
+from pipeline.deploy.classifier import Classifier
+from pipeline.deploy.page import page_route
+from pipeline.deploy.pictures import Picture
+from pipeline.deploy.uploads import predict_route
 from pipeline.runtime import device
 
 GRACE = 5  # seconds for the requests in hand, when the server is stopped
@@ -36,13 +40,17 @@ def serve(paths: Paths, uri: str, runtime: Runtime, address: Address) -> None:
     with _listen(address) as listening:
         device.start(runtime)
         loaded = network.load(uri, paths)
+        classifier, entry = Classifier(loaded), loaded.entry
         for count in (1, 2):  # traces the graph for any number of images before the first request
-            loaded.predict(np.zeros((count, *loaded.entry.image), np.float32))
+            loaded.predict(np.zeros((count, *entry.image), np.float32))
+        blank = Picture(np.zeros(entry.image, np.float32), 0.0, ())
+        classifier.saliency(blank, classifier.classify(blank).best)
         version = importlib.metadata.version("mlflow")
-        app = scoring.application(loaded.predict, loaded.entry.image, (address.host, *address.names), version)
+        further = [page_route(loaded.identity, entry), predict_route(classifier)]
+        app = scoring.application(loaded.predict, entry.image, (address.host, *address.names), version, further)
         gc.freeze()  # a request is many small lists, for each of which the collector would scan all that is loaded
         gc.set_threshold(100_000)
-        print(f"{uri} at http://{address.host}:{address.port}/invocations", flush=True)
+        print(f"{loaded.identity}\nhttp://{address.host}:{address.port}", flush=True)
         server(app).run(sockets=[listening])
 
 

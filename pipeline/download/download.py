@@ -79,7 +79,7 @@ def _fetch_from_any(candidates: list[str], file: File, target: Path, paths: Path
     raise DataError(
         f"{file.name} could not be downloaded; tried:\n  {reasons}\n"
         "Set DATASET_MIRROR to a folder or URL that contains it as <dataset>/<file>,\n"
-        "or use the dataset that is installed with the packages: dvc exp run -S data.dataset=mnist_5k"
+        "or use the dataset that is installed with the packages: dvc exp run --temp -S data.dataset=mnist_5k"
     )
 
 

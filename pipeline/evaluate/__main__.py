@@ -1,7 +1,8 @@
 """Measure every network on the test images:  python -m pipeline.evaluate
 
 Writes metrics, tables and explanations into artifacts/evaluation, adds the test metrics to the MLflow run of each
-network, and registers the network with the best validation metrics if it is better than the registered champion.
+network, and registers the network with the best validation metrics if it is better than the registered champion. Warns
+if that network does not beat the baselines.
 """
 
 import argparse

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core import dataset, records
 from pipeline.core.command import Stopwatch
-from pipeline.core.config import TUNED, Params
-from pipeline.core.paths import Paths
+from pipeline.core.config import Params
+from pipeline.core.paths import MODEL, Paths
 from pipeline.core.records import Device, TrainingRecord
-from pipeline.evaluate import explanations, out_of_distribution, robustness, scoring, significance, tables
+from pipeline.evaluate import baselines, explanations, out_of_distribution, robustness, scoring, significance, tables
 from pipeline.evaluate.scoring import EvaluationData, NetworkScores
 from pipeline.runtime import saved_model
 from pipeline.runtime.predictor import Predict, predictor
@@ -27,7 +30,7 @@ def evaluate(params: Params, paths: Paths, device: Device, stopwatch: Stopwatch)
         DataError: a network was not trained, or on other data, or its file is damaged; or another dataset that
             params.yaml names is missing.
     """
-    trained = {name: records.load_training(paths, name) for name in [*params.models, TUNED]}
+    trained = {name: records.load_training(paths, name) for name in params.trained}
     replicates = {name: records.load_replicates(paths, name, params.replicate_seeds) for name in trained}
     with stopwatch("data"):
         data = load_data(params, paths)
@@ -80,6 +83,9 @@ class Evaluation:
         found["comparisons"] = significance.compare(
             {name: each.argmax(axis=1) for name, each in probabilities.items()}, test.labels
         )
+        with stopwatch("baselines"):
+            measured = baselines.measure(dataset.load(self.paths, "train"), self.data, scored, self.params.seed)
+        found |= {"baselines": measured.table, "baseline_comparisons": measured.comparisons}
         found["cost"] = tables.cost_table(scored, trained, self.paths)
         if self.params.replicate_seeds:
             found |= self._seeds(scored, replicates)
@@ -87,7 +93,12 @@ class Evaluation:
         with stopwatch("writing"):
             collected = explanations.collect(explained, probabilities, test, self.data.info.classes, example)
             tables.write(self.paths, tables.complete(metrics, trained), found, collected)
-        candidates = [self._log(trained[name], scored[name], metrics[name], found["comparisons"]) for name in trained]
+        for row in measured.table.to_dict("records"):
+            _print(row["baseline"], row)
+        candidates = [
+            self._log(trained[name], each, metrics[name], found["comparisons"], measured.unbeaten[name])
+            for name, each in scored.items()
+        ]
         registry.register(self.paths, self.data.info, candidates, stopwatch)
 
     def _robustness(self, predictors: Mapping[str, Predict]) -> dict[str, pd.DataFrame]:
@@ -114,28 +125,35 @@ class Evaluation:
         rows = []
         for name, by_seed in replicates.items():
             own = {metric: scored[name].metrics[metric] for metric in ("accuracy", "loss")}
-            rows.append({"model": name, "seed": self.params.seed, **own})
+            digest = _digest(scored[name].probabilities)
+            rows.append({"model": name, "seed": self.params.seed, **own, "predictions": digest})
             for seed, record in by_seed.items():
                 with stopwatch("scoring"):
-                    model = saved_model.load(self.paths.replicate(name, seed) / "model.keras", record.sha256)
+                    model = saved_model.load(self.paths.replicate(name, seed) / MODEL, record.sha256)
                     predict = predictor(model, self.params.evaluate.batch_size)
-                    found = scores(predict(test.images), test.labels).model_dump()
-                rows.append({"model": name, "seed": seed, **found})
+                    probabilities = predict(test.images)
+                    found = scores(probabilities, test.labels).model_dump()
+                rows.append({"model": name, "seed": seed, **found, "predictions": _digest(probabilities)})
                 with self.tracker.reopen(f"{name} seed {seed}", record.run_id) as run:
                     run.metrics({f"test_{metric}": value for metric, value in found.items()})
         seeds = pd.DataFrame(rows)
         return {
-            "seeds": seeds,
+            "seeds": seeds.drop(columns="predictions"),
             "replicates": tables.over_seeds(seeds),
             "seed_comparisons": significance.compare_seeds(seeds),
         }
 
     def _log(
-        self, record: TrainingRecord, scored: NetworkScores, metrics: dict[str, float], comparisons: pd.DataFrame
+        self,
+        record: TrainingRecord,
+        scored: NetworkScores,
+        metrics: dict[str, float],
+        comparisons: pd.DataFrame,
+        unbeaten: str | None,
     ) -> registry.Candidate:
         """Add the results of a network to its MLflow run; in a store without that run, log the network as well."""
         name, info = record.name, self.data.info
-        print(f"{name}: test accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}", flush=True)
+        _print(name, metrics)
         with self.tracker.reopen(name, record.run_id) as run:
             moved = run.id != record.run_id
             if moved:
@@ -150,4 +168,13 @@ class Evaluation:
             run.table("confusion", scored.confusion)
             run.table("reliability", scored.reliability)
             run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
-            return registry.Candidate(record, run.id, run.model_uri or record.model_uri, metrics)
+            return registry.Candidate(record, run.id, run.model_uri or record.model_uri, metrics, unbeaten)
+
+
+def _print(name: str, metrics: Mapping[Any, Any]) -> None:
+    print(f"{name}: test accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}", flush=True)
+
+
+def _digest(probabilities: np.ndarray) -> str:
+    """Equal for equal predictions."""
+    return sha256(probabilities.argmax(axis=1).tobytes()).hexdigest()

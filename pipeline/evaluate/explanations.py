@@ -4,20 +4,16 @@ Images are uint8 of shape (n, height, width, channels), classes are numbers.
 """
 
 from collections.abc import Mapping
-from functools import reduce
-from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
-from keras import ops
 from scipy.stats import entropy
 
 from pipeline.core.dataset import Split
 from pipeline.core.explanations import Explanations, FeatureMaps, GradCam, NetworkExplanations
+from pipeline.runtime.saliency import CONVOLUTIONS, array, grad_cam, scaled
 
-CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
 POOL = "_pool"  # ends the name of a block's pooling, whatever its kind
 GALLERY = 12  # images in a gallery
 EXPLAINED = 4  # images with right predictions that Grad-CAM explains, and as many with wrong ones
@@ -109,53 +105,25 @@ def first_filters(model: keras.Model) -> np.ndarray | None:
     if first is None:
         return None
     if isinstance(first, keras.layers.SeparableConv2D):
-        return np.moveaxis(_array(first.depthwise_kernel), 2, 0)
-    return np.moveaxis(_array(first.kernel), 3, 0)
+        return np.moveaxis(array(first.depthwise_kernel), 2, 0)
+    return np.moveaxis(array(first.kernel), 3, 0)
 
 
 def feature_maps(model: keras.Model, image: np.ndarray) -> tuple[FeatureMaps, ...]:
     """For one image (height, width, channels): input and output of each block's pooling, or the output of the block's
     last convolution where nothing is pooled."""
     maps: dict[str, FeatureMaps] = {}
-    values = _scaled(image[np.newaxis])
+    values = scaled(image[np.newaxis])
     for layer in model.layers:
         entering, values = values, layer(values, training=False)
         if len(values.shape) != 4:
             break
         block = layer.name.partition("_")[0]
         if layer.name.endswith(POOL):
-            maps[block] = FeatureMaps(block, _array(entering)[0], _array(values)[0])
+            maps[block] = FeatureMaps(block, array(entering)[0], array(values)[0])
         elif isinstance(layer, CONVOLUTIONS):
-            maps[block] = FeatureMaps(block, _array(values)[0], None)
+            maps[block] = FeatureMaps(block, array(values)[0], None)
     return tuple(maps.values())
-
-
-def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
-    """The evidence for a class at each position of the last convolution: float32 (n, height, width), at least 0.
-
-    ReLU(sum_k alpha_k A_k), with A_k the feature maps of the last convolution and alpha_k the mean over the positions
-    of the derivative of the class's logit by A_k; brought to the size of the image by linear interpolation. Selvaraju
-    et al.: Grad-CAM: visual explanations from deep networks via gradient-based localization, arXiv 1610.02391.
-
-    Args:
-        classes: one class for each image, (n,).
-
-    Returns:
-        None for a network without convolutions.
-    """
-    convolutions = [number for number, layer in enumerate(model.layers) if isinstance(layer, CONVOLUTIONS)]
-    if not convolutions:
-        return None
-    until, output = convolutions[-1] + 1, model.layers[-1]
-    maps = _through(model.layers[:until], _scaled(images))
-    with tf.GradientTape() as tape:
-        tape.watch(maps)
-        vector = ops.cast(_through(model.layers[until:-1], maps), "float32")
-        logits = ops.matmul(vector, output.kernel) + output.bias  # the layer itself may end in softmax
-        chosen = ops.sum(logits * ops.one_hot(classes, logits.shape[-1]), axis=1)
-    weights = ops.mean(ops.cast(tape.gradient(chosen, maps), "float32"), axis=(1, 2), keepdims=True)
-    evidence = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True))
-    return _array(ops.image.resize(evidence, images.shape[1:3], interpolation="bilinear"))[..., 0]
 
 
 def _explained(model: keras.Model, images: np.ndarray, chosen: pd.DataFrame) -> GradCam | None:
@@ -169,15 +137,3 @@ def _spread(predicted: pd.DataFrame) -> pd.DataFrame:
     """Right predictions of classes spread over all: the first image of each."""
     firsts = predicted[predicted["label"] == predicted["prediction"]].drop_duplicates("label").sort_values("label")
     return firsts.iloc[np.unique(np.linspace(0, len(firsts) - 1, min(EXPLAINED, len(firsts)), dtype=int))]
-
-
-def _through(layers: list[keras.Layer], values: Any) -> Any:
-    return reduce(lambda entering, layer: layer(entering, training=False), layers, values)
-
-
-def _scaled(images: np.ndarray) -> Any:
-    return ops.convert_to_tensor(images.astype(np.float32) / 255)
-
-
-def _array(values: Any) -> np.ndarray:
-    return ops.convert_to_numpy(ops.cast(values, "float32"))

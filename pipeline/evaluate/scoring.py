@@ -24,12 +24,13 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class NetworkScores:
-    """Probabilities of the test images, (n, classes), and the metrics and tables that follow from them.
+    """Probabilities of the test and validation images, (n, classes), and metrics and tables of the test images.
 
     `per_class` and `confusion` are described in metrics.py, `reliability` in calibration.py, `cost` in cost.py.
     """
 
     probabilities: np.ndarray
+    validation: np.ndarray
     metrics: dict[str, float]
     per_class: pd.DataFrame
     confusion: pd.DataFrame
@@ -39,12 +40,13 @@ class NetworkScores:
 
 def score(predict: Predict, data: EvaluationData, device: str) -> NetworkScores:
     """Score the test images; the validation images serve to fit a temperature. `device` is cpu or gpu."""
-    test, validation = data.test, data.validation
-    probabilities = predict(test.images)
+    test, labels = data.test, data.validation.labels
+    probabilities, validation = predict(test.images), predict(data.validation.images)
     metrics, per_class, confusion = classification(probabilities, test.labels, data.info.classes)
-    calibration, reliability = calibrate(probabilities, test.labels, predict(validation.images), validation.labels)
+    calibration, reliability = calibrate(probabilities, test.labels, validation, labels)
     return NetworkScores(
         probabilities,
+        validation,
         metrics | calibration,
         per_class,
         confusion,

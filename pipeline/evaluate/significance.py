@@ -1,99 +1,93 @@
 """Comparisons of networks: paired tests and simultaneous intervals, over test images or over seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
-from math import ceil, isnan, log10, sqrt
-from typing import Any
+from math import sqrt
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import binomtest, chi2, norm, ttest_rel
+from scipy.special import ndtri
+from scipy.stats import binom, t
 
 ALPHA = 0.05  # the chance of calling any two equal networks different, and of any interval missing the truth
-EXACT_BELOW = 25  # images that only one of two networks gets right
 EQUAL = 1e-6  # percentage points by which equal differences differ through rounding
 
+Pairs = Sequence[tuple[str, str]]
 
-def compare(predicted: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
-    """Compare every pair of networks by their predictions, each of shape (n,).
 
-    Columns: pair; a, b; only_a, only_b (images that only this one gets right); difference (accuracy of a minus that of
-    b), low and high (its simultaneous 95 % interval), all in percentage points; p of McNemar's test, p_adjusted by
-    Holm; sentence.
+def compare(predicted: Mapping[str, np.ndarray], labels: np.ndarray, pairs: Pairs | None = None) -> pd.DataFrame:
+    """Compare pairs of networks, by default all, by their predictions, each of shape (n,).
+
+    Columns: pair; a, b; only_a, only_b (images that only this one gets right); same (identical predictions);
+    difference (accuracy of a minus that of b), low and high (its simultaneous 95 % interval), all in percentage points;
+    p of McNemar's test, p_adjusted by Holm.
 
     Simultaneous: the intervals of all pairs together contain their true differences in 95 % of test sets, as each has
-    Bonferroni's level. Networks with the same prediction for every image count once in both corrections. The verdict
-    follows p_adjusted.
+    Bonferroni's level. Networks with identical predictions count once in both corrections.
     """
-    pairs = list(combinations(predicted, 2))
-    right = {name: classes == labels for name, classes in predicted.items()}
-    counts = [(int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())) for a, b in pairs]
-    p = [mcnemar(*count) for count in counts]
-    corrected, level = _corrected(pairs, p, predicted)
-    rows = []
-    for (a, b), (only_a, only_b), value, adjusted in zip(pairs, counts, p, corrected, strict=True):
-        low, high = difference_interval(only_a, only_b, len(labels), level)
-        row = {
-            "pair": f"{a} - {b}",
-            "a": a,
-            "b": b,
-            "only_a": only_a,
-            "only_b": only_b,
-            "difference": 100 * (only_a - only_b) / len(labels),
-            "low": low,
-            "high": high,
-            "p": value,
-            "p_adjusted": adjusted,
-        }
-        same = bool((predicted[a] == predicted[b]).all())
-        rows.append(row | {"sentence": sentence(row, len(labels), same=same)})
-    return pd.DataFrame(rows)
+    names = list(predicted)
+    pairs = list(combinations(names, 2)) if pairs is None else pairs
+    a, b = ([names.index(pair[side]) for pair in pairs] for side in (0, 1))
+    right = np.array([predicted[name] == labels for name in names])
+    only = right.astype(int) @ (~right).T.astype(int)  # images that the row's network gets right, the column's not
+    only_a, only_b = only[a, b], only[b, a]
+    p = mcnemar(only_a, only_b)
+    same, adjusted, level = _corrected(pairs, p, {name: classes.tobytes() for name, classes in predicted.items()})
+    counts = zip(only_a.tolist(), only_b.tolist(), strict=True)
+    intervals = [difference_interval(*count, len(labels), level) for count in counts]
+    columns = _named(pairs) | {
+        "only_a": only_a,
+        "only_b": only_b,
+        "same": same,
+        "difference": 100 * (only_a - only_b) / len(labels),
+        "low": [low for low, _ in intervals],
+        "high": [high for _, high in intervals],
+        "p": p,
+        "p_adjusted": adjusted,
+    }
+    return pd.DataFrame(columns)
 
 
 def compare_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Compare every pair of networks over several seeds, from the rows model, seed, accuracy.
+    """Compare every pair of networks over several seeds.
 
     Columns as those of `compare`, with `seeds` in place of the images. Differences are paired by seed; interval and p
     are those of Student's t for their mean. Where every seed has the same difference, there is no interval, and p is
-    that of the exact test by changes of sign (Fisher 1935). Networks with equal accuracies count once.
+    that of the exact test by changes of sign (Fisher 1935). Networks with identical predictions for every seed count
+    once.
+
+    Args:
+        scores: model, seed, accuracy, and `predictions`, which is equal for equal predictions.
     """
-    by_seed = 100 * scores.pivot(index="seed", columns="model", values="accuracy")
-    pairs = list(combinations(scores["model"].unique(), 2))
-    differences = [(by_seed[a] - by_seed[b]).to_numpy() for a, b in pairs]
-    p = [seeds_test(each) for each in differences]
-    corrected, level = _corrected(pairs, p, {name: by_seed[name].to_numpy() for name in scores["model"].unique()})
-    rows = []
-    for (a, b), each, value, adjusted in zip(pairs, differences, p, corrected, strict=True):
-        difference = float(each.mean())
-        low, high = seeds_interval(each, level)
-        row = {
-            "pair": f"{a} - {b}",
-            "a": a,
-            "b": b,
-            "seeds": len(by_seed),
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "p": value,
-            "p_adjusted": adjusted,
-        }
-        rows.append(row | {"sentence": verdict(row, digits=2, over=f" over {len(by_seed)} seeds")})
-    return pd.DataFrame(rows)
+    names = scores["model"].unique().tolist()
+    by_seed = scores.pivot(index="model", columns="seed", values=["accuracy", "predictions"]).loc[names]
+    accuracies = 100 * by_seed["accuracy"].to_numpy(float)
+    outcomes = dict(zip(names, map(tuple, by_seed["predictions"].to_numpy()), strict=True))
+    pairs = list(combinations(names, 2))
+    a, b = ([names.index(pair[side]) for pair in pairs] for side in (0, 1))
+    differences = accuracies[a] - accuracies[b]
+    p = seeds_test(differences)
+    same, adjusted, level = _corrected(pairs, p, outcomes)
+    low, high = seeds_interval(differences, level)
+    columns = _named(pairs) | {
+        "seeds": [accuracies.shape[1]] * len(pairs),
+        "same": same,
+        "difference": differences.mean(axis=1),
+        "low": low,
+        "high": high,
+        "p": p,
+        "p_adjusted": adjusted,
+    }
+    return pd.DataFrame(columns)
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """The p value of McNemar's test (1947) for two networks of equal accuracy.
+def mcnemar(only_a: np.ndarray | int, only_b: np.ndarray | int) -> np.ndarray:
+    """The p value of McNemar's exact test (1947) for two networks of equal accuracy.
 
-    From the images that only one of them gets right: the exact binomial test if these are fewer than EXACT_BELOW, else
-    chi-squared with Edwards's continuity correction (1948).
+    From the images that only one of them gets right: each of the two is as likely to be it.
     """
-    differing = only_a + only_b
-    if not differing:
-        return 1.0
-    if differing < EXACT_BELOW:
-        return float(binomtest(only_a, differing).pvalue)
-    return float(chi2.sf(max(abs(only_a - only_b) - 1, 0) ** 2 / differing, df=1))
+    return np.minimum(2 * binom.cdf(np.minimum(only_a, only_b), np.add(only_a, only_b), 0.5), 1)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -110,7 +104,7 @@ def difference_interval(only_a: int, only_b: int, images: int, level: float) -> 
     It contains the differences that a score test for paired proportions does not reject at 1 - level, and keeps its
     level where few images differ, or all of them in favour of one network.
     """
-    z = float(norm.isf((1 - level) / 2))
+    z = -float(ndtri((1 - level) / 2))
     return -100 * _upper_end(only_b, only_a, images, z), 100 * _upper_end(only_a, only_b, images, z)
 
 
@@ -130,58 +124,42 @@ def _upper_end(only_a: int, only_b: int, images: int, z: float) -> float:
     return float(brentq(excess, (only_a - only_b) / images + 1e-12, 1))  # just beyond the estimate, itself a root at 0
 
 
-def seeds_test(differences: np.ndarray) -> float:
-    """The p value of no difference in the mean, from one difference per seed."""
-    if _constant(differences):
-        # Of all changes of their signs, only two give as large a mean.
-        return 0.5 ** (len(differences) - 1) if np.abs(differences).max() > EQUAL else 1.0
-    return float(ttest_rel(differences, np.zeros(len(differences))).pvalue)
+def seeds_test(differences: np.ndarray) -> np.ndarray:
+    """The p value of no difference in the mean, from one difference per seed, along the last axis."""
+    seeds, largest = differences.shape[-1], np.abs(differences).max(axis=-1)
+    # If all are equal, only two of all changes of their signs give as large a mean.
+    signs = np.where(largest > EQUAL, 0.5 ** (seeds - 1), 1.0)
+    error = _standard_error(differences)
+    with np.errstate(invalid="ignore"):
+        student = 2 * t.sf(np.abs(differences.mean(axis=-1)) / error, seeds - 1)
+    return np.where(np.isnan(error), signs, student)
 
 
-def seeds_interval(differences: np.ndarray, level: float) -> tuple[float, float]:
+def seeds_interval(differences: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Student's interval of the mean difference in percentage points; NaN where all differences are equal."""
-    if _constant(differences):
-        return np.nan, np.nan
-    low, high = ttest_rel(differences, np.zeros(len(differences))).confidence_interval(level)
-    return max(float(low), -100.0), min(float(high), 100.0)
+    half = t.isf((1 - level) / 2, differences.shape[-1] - 1) * _standard_error(differences)
+    mean = differences.mean(axis=-1)
+    return np.maximum(mean - half, -100), np.minimum(mean + half, 100)
 
 
-def sentence(row: dict[str, Any], images: int, *, same: bool) -> str:
-    """State the result of a comparison; `same`: the two predict the same class for every image."""
-    if same:
-        return f"{row['a']} and {row['b']} have the same prediction for every image"
-    if not row["only_a"] and not row["only_b"]:
-        return f"no difference can be shown between {row['a']} and {row['b']} (both are right on the same images)"
-    return verdict(row, digits=max(2, ceil(log10(images)) - 2))  # enough digits to show a single image
+def _standard_error(differences: np.ndarray) -> np.ndarray:
+    """That of the mean along the last axis; NaN where all differences are equal."""
+    error = differences.std(axis=-1, ddof=1) / sqrt(differences.shape[-1])
+    return np.where(np.ptp(differences, axis=-1) > EQUAL, error, np.nan)
 
 
-def verdict(row: dict[str, Any], *, digits: int, over: str = "") -> str:
-    """State which of two networks is better, or that no difference can be shown, with interval and p value."""
-    a, b, low, high = row["a"], row["b"], row["low"], row["high"]
-    better = row["p_adjusted"] < ALPHA
-    if better and row["difference"] < 0:
-        a, b, low, high = b, a, -high, -low
-    p = "p < 0.001" if row["p_adjusted"] < 0.001 else f"p = {row['p_adjusted']:.3g}"
-    evidence = f"simultaneous 95 % interval {low:.{digits}f} to {high:.{digits}f}, {p}"
-    if isnan(low):
-        evidence = f"the same for every seed, so without an interval; exact test of the signs, {p}"
-    elif better == (low <= 0 <= high):
-        evidence += f"; the test decides, although the interval {'contains' if better else 'excludes'} 0"
-    if better:
-        return f"{a} is better than {b} by {abs(row['difference']):.{digits}f} pp{over}, {evidence}"
-    return f"no difference can be shown between {a} and {b}{over} ({row['difference']:+.{digits}f} pp, {evidence})"
+def _corrected(pairs: Pairs, p: np.ndarray, outcomes: Mapping[str, Hashable]) -> tuple[list[bool], list[float], float]:
+    """Equality of the outcomes of each pair, Holm's p values, and Bonferroni's level of intervals.
 
-
-def _corrected(
-    pairs: list[tuple[str, str]], p: list[float], outcomes: Mapping[str, np.ndarray]
-) -> tuple[list[float], float]:
-    """Holm's p values, and Bonferroni's level of intervals, where networks with equal outcomes count once."""
-    first = {a: next(b for b in outcomes if np.array_equal(outcomes[a], outcomes[b])) for a in outcomes}
-    compared = [frozenset((first[a], first[b])) for a, b in pairs]
-    distinct = {networks: value for networks, value in zip(compared, p, strict=True) if len(networks) == 2}
+    Networks with equal outcomes count once.
+    """
+    compared = [frozenset((outcomes[a], outcomes[b])) for a, b in pairs]
+    distinct = {networks: value for networks, value in zip(compared, p.tolist(), strict=True) if len(networks) == 2}
     adjusted = dict(zip(distinct, holm(np.array(list(distinct.values()))).tolist(), strict=True))
-    return [adjusted.get(networks, 1.0) for networks in compared], 1 - ALPHA / max(len(distinct), 1)
+    same = [len(networks) == 1 for networks in compared]
+    return same, [adjusted.get(networks, 1.0) for networks in compared], 1 - ALPHA / max(len(distinct), 1)
 
 
-def _constant(differences: np.ndarray) -> bool:
-    return bool(np.ptp(differences) <= EQUAL)
+def _named(pairs: Pairs) -> dict[str, Sequence[object] | np.ndarray]:
+    """The first columns of a table of comparisons."""
+    return {"pair": [f"{a} - {b}" for a, b in pairs], "a": [a for a, _ in pairs], "b": [b for _, b in pairs]}

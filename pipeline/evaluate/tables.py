@@ -79,16 +79,18 @@ def table_metrics(tables: Tables, name: str) -> dict[str, float]:
 
 
 def complete(metrics: Mapping[str, dict[str, float]], trained: Mapping[str, TrainingRecord]) -> dict[str, Any]:
-    """The content of metrics.json: test metrics, validation metrics, counts and the id of the run of each network."""
+    """The content of metrics.json for each network: summary, test and validation metrics, counts, id of its run."""
     return {
-        name: metrics[name] | record.validation_metrics | {"run_id": record.run_id} for name, record in trained.items()
+        name: {"summary": record.summary, **metrics[name], **record.validation_metrics, "run_id": record.run_id}
+        for name, record in trained.items()
     }
 
 
 def write(paths: Paths, metrics: Mapping[str, Mapping[str, Any]], tables: Tables, explanations: Explanations) -> None:
     """Replace artifacts/evaluation: metrics.json, a CSV file for each table, explanations.npz."""
     with atomic.folder(paths.evaluation) as folder:
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(metrics, indent=2, ensure_ascii=False)
+        (folder / "metrics.json").write_text(f"{text}\n", encoding="utf-8")
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
         explanations.save(folder / "explanations.npz")

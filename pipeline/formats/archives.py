@@ -31,12 +31,14 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
     seen = set()
     try:
         for path, content in _zip(file, name) if name.endswith(".zip") else _tar(file, name):
+            if not path.parts:
+                raise DataError(f"{name}: damaged: a file without a name")
             if path in seen:
                 raise DataError(f"{name}: {path}: contained more than once; remove the other copies from the archive")
             seen.add(path)
             yield path, content
     except files.DAMAGED as error:
-        raise DataError(f"{name}: damaged: {error}; delete it and rerun the stage download") from None
+        raise DataError(f"{name}: damaged: {files.shown(error)}; delete it and rerun the stage download") from None
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -93,22 +95,51 @@ def _zip(file: BinaryIO, name: str) -> Iterator[Member]:
             path = _safe(info.filename, name, stat.S_ISLNK(info.external_attr >> 16), info.file_size)
             if info.flag_bits & 1:
                 raise DataError(f"{name}: {info.filename}: encrypted")
+            if info.compress_type not in files.BOUNDED:
+                raise DataError(f"{name}: {info.filename}: not compressed with Deflate; pack the archive again with it")
             if not info.is_dir() and not any(map(_hidden, path.parts)):
-                yield path, partial(archive.read, info)
+                yield path, partial(_content, archive, info)
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Read a member; without a limit, it would be unpacked as a whole before its size is compared."""
+    with archive.open(info) as member:
+        return member.read(info.file_size)
 
 
 def _tar(file: BinaryIO, name: str) -> Iterator[Member]:
     # Not tarfile's own decompression, which ignores the checksum.
     content = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if name.endswith((".gz", ".tgz")) else file
-    with tarfile.open(fileobj=content, mode="r|*") as archive:
+    bounded = _Bounded(content, name)
+    with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]
         for info in archive:
-            path = _safe(info.name, name, not (info.isreg() or info.isdir()), info.size)
+            bounded.left = _Bounded.ALLOWANCE
+            # An extended header may give another size than the one by which the next member is found.
+            size = max(info.size, archive.offset - info.offset_data)
+            path = _safe(info.name, name, not (info.isreg() or info.isdir()), size)
             member = archive.extractfile(info)
             if member is not None and not any(map(_hidden, path.parts)):
                 yield path, member.read
     content.read(PADDING)
     if content.read(1):
         raise DataError(f"{name}: damaged: other data follow the end of the archive")
+
+
+class _Bounded:
+    """A tar archive that is refused where too much lies between two members: tarfile holds headers in memory."""
+
+    ALLOWANCE = 2 * MEMBER_BYTES
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+        self.left = self.ALLOWANCE
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise DataError(f"{self._name}: damaged: more than {self.ALLOWANCE:,} bytes without a file")
+        return content
 
 
 def _safe(member: str, archive: str, special: bool, size: int) -> PurePosixPath:

@@ -27,6 +27,6 @@ def read(entry: Entry, folder: Path) -> dict[str, Images]:
     try:
         table = pd.read_csv(io.BytesIO(text), header=None, dtype=np.uint8).to_numpy()
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{file.name}: not a table of numbers from 0 to 255: {error}") from None
+        raise DataError(f"{file.name}: not a table of numbers from 0 to 255: {files.shown(error)}") from None
     images = np.ascontiguousarray(table[:, :-1]).reshape(-1, *entry.image)
     return {"train": checked(images, table[:, -1], entry, file.name, file.name)}

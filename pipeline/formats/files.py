@@ -33,6 +33,9 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
+# Compression in zip files that unpacks no more than is asked for: one kilobyte of bzip2 expands to a gigabyte.
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_SHOWN = 300  # characters of a file's content in a message
 
 
 @contextmanager
@@ -63,7 +66,13 @@ def opened(folder: Path, file: File) -> Iterator[tuple[BinaryIO, int]]:
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run the stage download first") from None
     except DAMAGED as error:
-        raise DataError(f"{path}: cannot be read: {error}; {again}") from None
+        raise DataError(f"{path}: cannot be read: {shown(error)}; {again}") from None
+
+
+def shown(content: object) -> str:
+    """Text from a file, or an error that quotes it, for a message: cut short, unprintable characters escaped."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(content)[:MAX_SHOWN])
+    return text if len(str(content)) <= MAX_SHOWN else f"{text}…"
 
 
 def refuse_bomb(name: str, size: int, limit: int) -> None:

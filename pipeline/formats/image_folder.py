@@ -14,6 +14,7 @@ from pipeline.core.errors import DataError
 from pipeline.formats import archives, files
 from pipeline.formats.images import Images
 
+MAX_PIXELS = 50_000_000  # of an image; those of mobile phones have 12 to 50 million
 # Pillow's modes that become grey or colour images without loss.
 MODES = {1: ("L", {"L", "1"}), 3: ("RGB", {"RGB", "L", "1", "P"})}
 MODE_NAMES = {"RGBA": "an alpha channel", "LA": "an alpha channel", "RGB": "colour", "P": "colour", "CMYK": "CMYK"}
@@ -48,7 +49,7 @@ def _split_and_label(paths: list[PurePosixPath], entry: Entry, name: str) -> dic
     parts = {path: tuple(unicodedata.normalize("NFC", part) for part in path.parts) for path in paths}
     tops = {part[0] for part in parts.values()}
     if len(tops) == 1 and not tops & {"train", *entry.classes}:
-        parts = {path: part[1:] for path, part in parts.items()}
+        parts = {path: part[1:] for path, part in parts.items() if part[1:]}
     under_train = [part for part in parts.values() if part[0] == "train"]
     if "train" in entry.classes:  # then the folder may also be that class
         under_train = [part for part in under_train if len(part) > 2 and part[1] in entry.classes]
@@ -80,6 +81,9 @@ def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
             warnings.catch_warnings(action="error"),  # Pillow only warns of damaged metadata and of large images
             Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image,
         ):
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width:,} x {image.height:,} pixels"
+                raise DataError(f"{where}: has {size}; allowed: {MAX_PIXELS:,} in all; scale it down")
             if image.mode not in lossless or "transparency" in image.info:
                 kind = MODE_NAMES.get(image.mode, f"the mode {image.mode}")
                 needed = "grey" if channels == 1 else "colour without transparency"
@@ -96,4 +100,4 @@ def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
     except UnidentifiedImageError:  # its message has the address of a buffer in place of the file
         raise DataError(f"{where}: does not decode as PNG or JPEG: it is neither") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
-        raise DataError(f"{where}: does not decode as PNG or JPEG: {error}") from None
+        raise DataError(f"{where}: does not decode as PNG or JPEG: {files.shown(error)}") from None

@@ -1,6 +1,7 @@
 """NumPy archives: the arrays x_train, y_train and, if there is a test set, x_test, y_test."""
 
 import math
+import tokenize
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipeline.formats import files
 from pipeline.formats.images import Images, checked
 
 HEADER_BYTES = 10_000  # maximum: NumPy evaluates the header as a Python literal
+HEADER_ERRORS = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -21,11 +23,13 @@ def read(entry: Entry, folder: Path) -> dict[str, Images]:
     with files.opened(folder, file) as (content, limit), zipfile.ZipFile(content) as archive:
         names = archive.namelist()
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DataError(f"{file.name}: contains {', '.join(twice)} more than once")
+            raise DataError(f"{file.name}: contains {files.shown(', '.join(twice))} more than once")
         present = {name.removesuffix(".npy") for name in names if name.endswith(".npy")}
         splits = [split for split in ("train", "test") if split == "train" or {f"x_{split}", f"y_{split}"} & present]
         if missing := sorted({f"{kind}_{split}" for kind in "xy" for split in splits} - present):
-            raise DataError(f"{file.name}: has no array {', '.join(missing)}; found: {', '.join(sorted(present))}")
+            raise DataError(
+                f"{file.name}: has no array {', '.join(missing)}; found: {files.shown(', '.join(sorted(present)))}"
+            )
         result = {}
         for split in splits:
             images_name, labels_name = (f"{file.name}: {kind}_{split}" for kind in "xy")
@@ -39,13 +43,18 @@ def _array(archive: zipfile.ZipFile, name: str, where: str, limit: int) -> np.nd
     info = archive.getinfo(f"{name}.npy")
     if info.flag_bits & 1:
         raise DataError(f"{where} is encrypted")
+    if info.compress_type not in files.BOUNDED:
+        raise DataError(f"{where} has another compression than NumPy's; save it with numpy.savez_compressed")
     files.refuse_bomb(where, info.file_size, limit)
     try:
         with archive.open(info) as member:
             version = np.lib.format.read_magic(member)
             if version not in HEADERS:
                 raise ValueError(f"its format version is {version[0]}.{version[1]}")
-            shape, _, dtype = HEADERS[version](member, max_header_size=HEADER_BYTES)
+            try:
+                shape, _, dtype = HEADERS[version](member, max_header_size=HEADER_BYTES)
+            except HEADER_ERRORS:  # whose messages quote Python's syntax tree
+                raise ValueError("its header is damaged") from None
             if dtype.hasobject:
                 raise DataError(f"{where} contains Python objects, which are not read; save numbers")
             if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
@@ -53,7 +62,7 @@ def _array(archive: zipfile.ZipFile, name: str, where: str, limit: int) -> np.nd
         with archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False, max_header_size=HEADER_BYTES)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{where} is not an array: {error}") from None
+        raise DataError(f"{where} is not an array: {files.shown(error)}") from None
 
 
 def _images(array: np.ndarray, where: str) -> np.ndarray:

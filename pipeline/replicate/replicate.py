@@ -3,9 +3,8 @@
 import shutil
 
 from pipeline.core import atomic
-from pipeline.core.config import TUNED
 from pipeline.core.records import RECORD, load_training
-from pipeline.train.train import Job, Output, Trainer
+from pipeline.train.train import Job, Trainer
 
 
 def replicate(trainer: Trainer) -> None:
@@ -19,13 +18,14 @@ def replicate(trainer: Trainer) -> None:
     """
     params, paths = trainer.params, trainer.paths
     kept, stopwatch = paths.resumable / "replicate", trainer.tracker.stopwatch
-    records = {name: load_training(paths, name) for name in [*params.models, TUNED]}
+    records = {name: load_training(paths, name) for name in params.trained}
     for record in records.values():
         record.require_data(trainer.data.info.digest)
     folders = {}
     for name, record in records.items():
+        titled = trainer.title(name, record.network)
         for seed in params.replicate_seeds:
-            spec, title = trainer.spec(record.network, seed), f"{name} seed {seed}"
+            spec, title = trainer.spec(record.network, seed), f"{titled} seed {seed}"
             folder = folders[name, seed] = kept / f"{name}-{seed}-{trainer.key(spec)}"
             if (folder / RECORD).is_file():
                 print(f"{title}: already trained", flush=True)
@@ -35,9 +35,10 @@ def replicate(trainer: Trainer) -> None:
                     name,
                     spec,
                     title,
+                    "replicate",
                     parent=record.run_id,
                     checkpoint=folder / "checkpoint.npz",
-                    output=Output(folder / "model.keras", folder),
+                    output=folder,
                 )
             )
     with stopwatch("writing"):

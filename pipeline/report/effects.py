@@ -1,6 +1,7 @@
-"""Main effects of a search's dimensions on its objective: a linear model, its intervals and shares of variance.
+"""Main effects of factors on an outcome: a linear model, its intervals and shares of variance.
 
-Effects are additive. Interactions between dimensions count as noise.
+A row is a trial of a search, whose factors are its dimensions, or a trained network. Effects are additive. Interactions
+between factors count as noise.
 """
 
 import json
@@ -18,6 +19,53 @@ from pipeline.core.search_space import Choice, Dimension, Range
 
 TAIL = 0.025  # of a 95 % interval, at either end
 FREEDOM = 3  # residual degrees of freedom; with fewer, intervals are too wide to be useful
+LEVEL = 0.05  # false discovery rate among the factors that are said to matter
+MATTERS, NOT_SHOWN, CONSTANT, UNKNOWN = "matters", "not shown", "did not vary", "not identifiable"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale on which effects add up: ratios of losses, so logarithms; differences of accuracies and losses of 0."""
+
+    objective: str
+    relative: bool
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.objective == "val_loss"
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        return np.log(values) if self.relative else values
+
+    def back(self, values: np.ndarray) -> np.ndarray:
+        return np.exp(values) if self.relative else values
+
+    def change(self, effect: np.ndarray) -> np.ndarray:
+        """An effect as a share of the objective, 0.1 for 10 % more, or as a difference."""
+        return np.expm1(effect) if self.relative else effect
+
+    def text(self, change: float) -> str:
+        if self.relative:
+            return f"{100 * change:+.{1 if abs(change) < 0.1 else 0}f}%"
+        return f"{change:+.4g}" if self.lower_is_better else f"{100 * change:+.2f} pp"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The effects of factors, and their importance.
+
+    Attributes:
+        effects: a row per level other than the reference, or per range: dimension (the factor), change, reference,
+            trials (rows with the level), effect, low, high (relative or a difference, see `scale`), p.
+        importance: a row per factor, the largest share of variance first: dimension, effects, share, low, high, p,
+            p_adjusted, verdict.
+        summary: sentences on the data, the method, and what cannot be estimated.
+    """
+
+    scale: Scale
+    effects: pd.DataFrame
+    importance: pd.DataFrame
+    summary: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -94,6 +142,37 @@ def factors(dimensions: Sequence[Dimension], trials: pd.DataFrame, share_blocks:
     return [
         _factor(name if len(members) > 1 else members[0].name, members, trials) for name, members in grouped.items()
     ]
+
+
+def effects_table(factors: Sequence[Factor], estimates: Sequence[Estimate], scale: Scale) -> pd.DataFrame:
+    """The table `effects` of an analysis."""
+    columns = ["dimension", "change", "reference", "trials", "effect", "low", "high", "p"]
+    rows = [
+        (factor.name, change, factor.reference, count, *scale.change(effect), p)
+        for factor, estimate in zip(factors, estimates, strict=True)
+        for change, count, effect, p in zip(factor.changes, factor.trials, estimate.effects, estimate.p, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=columns).round(12)  # an effect of 0 may differ from it in the last bits
+
+
+def importance_table(factors: Sequence[Factor], estimates: Sequence[Estimate]) -> pd.DataFrame:
+    """The table `importance` of an analysis.
+
+    The verdicts control the false discovery rate (Benjamini and Hochberg, J. R. Statist. Soc. B 57, 1995).
+    """
+    rows = [
+        (factor.name, len(factor.changes), *estimate.share, estimate.p_all)
+        for factor, estimate in zip(factors, estimates, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["dimension", "effects", "share", "low", "high", "p"])
+    known = table["p"].notna()
+    table["p_adjusted"] = np.nan
+    if known.any():
+        table.loc[known, "p_adjusted"] = stats.false_discovery_control(table.loc[known, "p"].to_numpy())
+    table["verdict"] = np.select(
+        [table["effects"] == 0, ~known, table["p_adjusted"] < LEVEL], [CONSTANT, UNKNOWN, MATTERS], NOT_SHOWN
+    )
+    return table.sort_values(["share", "p", "dimension"], ascending=[False, True, True], ignore_index=True)
 
 
 def _factor(name: str, members: list[Dimension], trials: pd.DataFrame) -> Factor:

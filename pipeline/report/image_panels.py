@@ -1,6 +1,6 @@
 """Images of the report: errors, filters, feature maps and Grad-CAM, in colour maps safe for the colour-blind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ FILTER = 24
 STRONGEST = 0.65  # opacity of the largest value of a Grad-CAM over the image
 
 
-def networks(found: Explanations) -> list[dict[str, Any]]:
-    """The images of each network, or the name of an earlier one with equal images: `twin`."""
+def networks(found: Explanations, order: Sequence[str]) -> list[dict[str, Any]]:
+    """The images of each network in the order given, or the name of an earlier one with equal images: `twin`."""
     seen: dict[str, NetworkExplanations] = {}
     panels = []
-    for name, network in found.networks.items():
+    for name in order:
+        network = found.networks[name]
         # A search without improvement returns its base.
         twin = next((other for other, known in seen.items() if _equal(known, network)), None)
         panels.append({"name": name, "twin": twin} | ({} if twin else _network(network, found)))
@@ -29,17 +30,14 @@ def networks(found: Explanations) -> list[dict[str, Any]]:
     return panels
 
 
-def disagreements(found: Explanations) -> list[dict[str, Any]]:
-    """The images with different predictions, with those of all networks."""
+def disagreements(found: Explanations, order: Sequence[str]) -> list[dict[str, Any]]:
+    """The images with different predictions: the classes predicted, each with the networks that predict it."""
     return [
         {
             "image": thumbnails.thumbnail(found.images[row["index"]]),
             "index": row["index"],
             "label": found.classes[row["label"]],
-            "predictions": [
-                (name, found.classes[row[f"prediction {name}"]], _percent(row[f"confidence {name}"]))
-                for name in found.networks
-            ],
+            "predictions": _votes(row, found.classes, order),
         }
         for row in found.disagreements.to_dict("records")
     ]
@@ -83,6 +81,16 @@ def _network(network: NetworkExplanations, found: Explanations) -> dict[str, Any
         "maps": [_block(maps) for maps in network.maps],
         "grad_cam": [] if network.grad_cam is None else _grad_cams(network.grad_cam, found),
     }
+
+
+def _votes(
+    row: Mapping[Any, Any], classes: tuple[str, ...], order: Sequence[str]
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Predicted class -> networks and confidences, the class of most networks first."""
+    votes: dict[str, list[tuple[str, str]]] = {}
+    for name in order:
+        votes.setdefault(classes[row[f"prediction {name}"]], []).append((name, _percent(row[f"confidence {name}"])))
+    return sorted(votes.items(), key=lambda vote: -len(vote[1]))
 
 
 def _card(row: Mapping[Any, Any], found: Explanations) -> dict[str, Any]:

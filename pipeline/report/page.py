@@ -3,281 +3,169 @@
 Equal input gives equal bytes.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import binomtest
 
 from pipeline.core.provenance import requirements
 from pipeline.html import render
-from pipeline.report import figures, image_panels, search_figures
-from pipeline.report.results import Results, sentences
+from pipeline.report import comparison, figures, image_panels, search_figures, svg, tables
+from pipeline.report.effects import Analysis
+from pipeline.report.results import Results
 from pipeline.report.search_analysis import SearchAnalysis
+from pipeline.report.tables import MISSING, Table
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
-MISSING = "—"
-Columns = Mapping[str, tuple[str, str]]  # key -> title and number format, "" for text
-METRICS = {
-    "accuracy": ("test accuracy", ".2%"),
-    "accuracy_low": ("test accuracy, lower end of the 95 % interval", ".2%"),
-    "accuracy_high": ("test accuracy, upper end of the 95 % interval", ".2%"),
-    "accuracy_mean": ("test accuracy, mean over seeds", ".2%"),
-    "accuracy_std": ("test accuracy, standard deviation over seeds", ".4f"),
-    "loss": ("test loss", ".4f"),
-    "top2": ("top-2 accuracy", ".2%"),
-    "brier": ("Brier score", ".4f"),
-    "f1": ("F1 (macro)", ".4f"),
-    "precision": ("precision (macro)", ".4f"),
-    "recall": ("recall (macro)", ".4f"),
-    "ece": ("calibration error (ECE)", ".4f"),
-    "ece_equal_mass": ("calibration error, equal-mass bins", ".4f"),
-    "temperature": ("temperature", ".3f"),
-    "loss_calibrated": ("test loss after temperature scaling", ".4f"),
-    "ece_calibrated": ("calibration error after temperature scaling", ".4f"),
-    "error_confidence_mean": ("confidence of errors, mean", ".4f"),
-    "error_confidence_median": ("confidence of errors, median", ".4f"),
-    "error_confidence_p90": ("confidence of errors, 90th percentile", ".4f"),
-    "error_auroc": ("error-detection AUROC", ".4f"),
-    "corruption_error": ("mean error under corruptions", ".2%"),
-    "corruption_mce": ("mean corruption error relative to the reference (mCE)", ".4f"),
-    "validation_accuracy": ("validation accuracy", ".2%"),
-    "validation_loss": ("validation loss", ".4f"),
-    "parameters": ("parameters", ",.0f"),
-    "trainable_parameters": ("trainable parameters", ",.0f"),
-    "non_trainable_parameters": ("non-trainable parameters", ",.0f"),
-    "multiply_adds": ("multiply-adds per image", ",.0f"),
-}
-HEADLINE = {
-    "name": ("network", ""),
-    "accuracy": METRICS["accuracy"],
-    "interval": ("95 % interval", ""),
-    **{key: METRICS[key] for key in ("loss", "f1", "ece", "parameters")},
-}
-COST = {
-    "model": ("network", ""),
-    "parameters": ("parameters", ",.0f"),
-    "multiply_adds": ("multiply-adds per image", ",.0f"),
-    "file_bytes": ("file size, bytes", ",.0f"),
-    "latency_p50_ms": ("latency of one image, median, ms", ".2f"),
-    "latency_p95_ms": ("95th percentile, ms", ".2f"),
-    "images_per_second": ("images per second, in batches", ",.0f"),
-    "peak_memory_mb": ("peak memory, MB", ",.0f"),
-}
-CORRUPTION = {"name": ("network, corruption", ""), "error": ("error", ".2%"), "relative": ("relative error", ".2f")}
-CORRUPTION_SUMMARY = {
-    "model": ("network", ""),
-    "clean_error": ("clean error", ".2%"),
-    "mean_error": ("mean error", ".2%"),
-    "mce": ("mean relative error (mCE)", ".2f"),
-    "worst": ("worst corruption", ""),
-}
-REPLICATES = {
-    "model": ("network", ""),
-    "seeds": ("seeds", ",.0f"),
-    "mean": ("mean accuracy", ".2%"),
-    "std": ("standard deviation, pp", ".2f"),
-}
-PAIRS = {
-    "name": ("networks", ""),
-    "difference": ("difference, pp", "+.2f"),
-    "interval": ("simultaneous 95 % interval, pp", ""),
-    "p": ("p", ".4f"),
-    "p_adjusted": ("p, adjusted", ".4f"),
-}
-PER_CLASS = {"name": ("network, class", ""), "precision": ("precision", ".4f"), "recall": ("recall", ".4f")}
-IMPORTANCE = {
-    "dimension": ("dimension", ""),
-    "share": ("share of variance", ".0%"),
-    "interval": ("95 % interval", ""),
-    "p": ("p", ".4f"),
-    "p_adjusted": ("p, adjusted", ".4f"),
-    "verdict": ("verdict", ""),
-}
-EFFECTS = {
-    "dimension": ("dimension", ""),
-    "change": ("value", ""),
-    "reference": ("reference", ""),
-    "effect": ("effect", ""),
-    "interval": ("95 % interval", ""),
-    "p": ("p", ".4f"),
-    "trials": ("trials", ",.0f"),
-}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text. The first column names the rows."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: list[list[str]]
+MODEL = "model"
 
 
 def page(results: Results) -> str:
-    """The page as HTML."""
-    tables, classes = results.tables, results.info.classes
+    """The page as HTML. Networks are in the order of their ranks everywhere."""
+    names = results.ranking.table["name"].tolist()
+    looks = svg.looks(names)
+    found = {name: _ordered(table, names) for name, table in results.tables.items()}
+    classes = results.info.classes
     return render.render(
         TEMPLATE,
         dataset=results.info.dataset,
-        results=_metrics(results.metrics),
-        pairs=_pairs(tables["comparisons"], "images"),
-        seeds=_seeds(tables["replicates"], tables["seed_comparisons"]) if "replicates" in tables else None,
-        curves=[figures.curves(results.curves, metric) for metric in ("accuracy", "loss")],
-        calibration={name: figures.reliability(tables["reliability"], name) for name in results.metrics},
-        confusion={name: figures.confusion(tables["confusion"], name, classes) for name in results.metrics},
-        per_class=_per_class(tables["per_class"]),
-        networks=image_panels.networks(results.explanations),
-        disagreements=image_panels.disagreements(results.explanations),
-        corruption=_corruption(tables["corruption"], tables["corruption_summary"]),
-        shift=_shift(tables["shift"]) if len(tables["shift"]) else None,
-        out_of_distribution=_out_of_distribution(tables["out_of_distribution"]),
-        cost=_table("Cost", tables["cost"], COST),
-        search=_search(results.search),
+        images=results.info.images,
+        seeds=results.ranking.seeds,
+        headline=results.ranking.headline.split("; "),
+        warnings=results.ranking.warnings,
+        ranked=comparison.ranked(results.ranking),
+        compared=comparison.compared(results, looks),
+        details=tables.metrics({name: results.metrics[name] for name in names}),
+        effects=_effects(results.effects),
+        search=results.search and _search(results.search),
+        curves=[figures.curves(results.curves, metric, looks) for metric in ("accuracy", "loss")],
+        per_class=_per_class(found["per_class"]),
+        confusions={name: tables.confusion(found["confusion"], name, classes) for name in names},
+        calibration=_calibration(results, names),
+        reliability={name: _reliability(found["reliability"], name) for name in names},
+        corruption=_corruption(found["corruption"], found["corruption_summary"]),
+        shift=_shift(found["shift"], looks) if len(found["shift"]) else None,
+        out_of_distribution=_out_of_distribution(found["out_of_distribution"]),
+        networks=image_panels.networks(results.explanations, names),
+        disagreements=image_panels.disagreements(results.explanations, names),
+        cost=tables.table("Cost", found["cost"], tables.COST),
         provenance=_provenance(results),
+        trainings=_trainings(results, names),
     )
 
 
-def _metrics(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    known = {key for row in metrics.values() for key, value in row.items() if _is_number(value)}
-    rows = [
-        {"name": name, "interval": _interval(row.get("accuracy_low"), row.get("accuracy_high"), ".2%"), **row}
-        for name, row in metrics.items()
-    ]
-    titles = {key: METRICS[key] for key in METRICS if key in known}
-    titles |= {key: (_words(key), ".4g") for key in sorted(known - set(METRICS))}
-    details = [
-        [title, *(_text(row.get(key), form) for row in metrics.values())] for key, (title, form) in titles.items()
-    ]
+def _ordered(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    if MODEL not in table:
+        return table
+    ranks = {name: rank for rank, name in enumerate(names)}
+    return table.sort_values(MODEL, key=lambda models: models.map(ranks), kind="stable")
+
+
+def _effects(analysis: Analysis) -> dict[str, Any]:
+    found, scale = analysis.effects, analysis.scale
+    texts = found[["effect", "low", "high"]].map(lambda value: MISSING if pd.isna(value) else scale.text(value))
+    intervals = (texts["low"] + " to " + texts["high"]).where(found["effect"].notna(), MISSING)
+    importance = analysis.importance.assign(interval=tables.intervals(analysis.importance, ".0%"))
+    effects = found.assign(effect=texts["effect"], interval=intervals)
+    objective = scale.objective
     return {
-        "table": _table("Networks", pd.DataFrame(rows), HEADLINE),
-        "details": Table("All metrics", ("metric", *metrics), details),
-        "figure": figures.accuracy(metrics),
+        "summary": analysis.summary,
+        "importance": tables.table(f"Importance for {objective}", importance, tables.IMPORTANCE),
+        "effects": tables.table(f"Effects on {objective}", effects, tables.EFFECTS),
+        "figures": {
+            "Effects": search_figures.effects(analysis),
+            "Share of variance": search_figures.importance(analysis),
+        },
     }
 
 
-def _pairs(table: pd.DataFrame, over: str) -> dict[str, Any]:
-    shown = table.assign(name=table["a"] + ", " + table["b"], interval=_intervals(table, "+.2f"))
-    return {
-        "sentences": sentences(table),
-        "figure": figures.differences(table, f"Differences in accuracy over {over}, with simultaneous 95 % intervals"),
-        "table": _table(f"Pairs of networks, over {over}", shown, PAIRS),
+def _search(search: SearchAnalysis) -> dict[str, Any]:
+    found = _effects(search)
+    of_trials = {
+        "Best so far": search_figures.progress(search),
+        "Learning curves of the trials": search_figures.curves(search),
     }
-
-
-def _seeds(replicates: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, Any]:
-    shown = replicates.assign(std=100 * replicates["std"])
-    return {"table": _table("Accuracy over seeds", shown, REPLICATES), "pairs": _pairs(comparisons, "seeds")}
+    return found | {"figures": of_trials | found["figures"]}
 
 
 def _per_class(table: pd.DataFrame) -> dict[str, Table]:
     pairs = zip(table["class"], table["support"], strict=True)
     counted = table.assign(**{"class": [f"{name} ({support:,} images)" for name, support in pairs]})
-    named = table.assign(name=table["model"] + ", " + table["class"])
+    f1 = [tables.text(value, ".4f") for value in table["f1"]]
     return {
-        "table": _by_model("F1 by class", counted, "class", [_text(f1, ".4f") for f1 in table["f1"]]),
-        "details": _table("Precision and recall by class", named, PER_CLASS),
+        "table": tables.crossed("F1 by class", counted, "class", f1),
+        "details": tables.table("Precision and recall by class", table, tables.PER_CLASS),
     }
 
 
-def _corruption(table: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:
-    shown = table.assign(name=table["model"] + ", " + table["corruption"].map(_words))
-    worst = summary.assign(worst=summary["worst"].map(_words, na_action="ignore"))
+def _calibration(results: Results, names: Sequence[str]) -> Table:
+    rows = pd.DataFrame([{"name": name, **results.metrics[name]} for name in names])
+    return tables.table("Calibration", rows, tables.CALIBRATION)
+
+
+def _reliability(table: pd.DataFrame, model: str) -> list[dict[str, float]]:
+    """The bins of one network in percent, with 95 % Wilson intervals. The area of a dot grows with its images' root."""
+    bins = table[(table["model"] == model) & (table["count"] > 0)]
+    total = int(bins["count"].sum())
+    points = []
+    for row in bins.to_dict("records"):
+        count = int(row["count"])
+        ends = binomtest(round(count * row["accuracy"]), count).proportion_ci(method="wilson")
+        shares = {"x": row["confidence"], "y": row["accuracy"], "low": ends.low, "high": ends.high}
+        radius = round(1 + 2.5 * (count / total) ** 0.25, 2)
+        points.append({key: round(100 * share, 1) for key, share in shares.items()} | {"radius": radius})
+    return points
+
+
+def _corruption(table: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Table]:
+    named = table.assign(corruption=table["corruption"].map(tables.words))
+    worst = summary.assign(worst=summary["worst"].map(tables.words, na_action="ignore"))
+    errors = [tables.text(100 * error, ".1f") for error in table["error"]]
+    relative = [tables.text(value, ".2f") for value in table["relative"]]
     return {
-        "figure": figures.corruptions(table),
-        "summary": _table("All corruptions", worst, CORRUPTION_SUMMARY),
-        "table": _table("Error by corruption", shown, CORRUPTION),
+        "summary": tables.table("All corruptions", worst, tables.CORRUPTION_SUMMARY),
+        "errors": tables.crossed("Error in percent by corruption", named, "corruption", errors, shaded="error"),
+        "relative": tables.crossed("Relative error by corruption", named, "corruption", relative),
     }
 
 
-def _shift(table: pd.DataFrame) -> dict[str, Any]:
-    pairs = zip(table["consistency"], _intervals(table, ".1%"), strict=True)
-    cells = [f"{_text(share, '.1%')} ({interval})" for share, interval in pairs]
+def _shift(table: pd.DataFrame, looks: figures.Looks) -> dict[str, Any]:
+    pairs = zip(table["consistency"], tables.intervals(table, ".1%"), strict=True)
+    cells = [f"{tables.text(share, '.1%')} ({interval})" for share, interval in pairs]
     named = table.rename(columns={"shift": "largest shift, pixels"})
     caption = "Consistency by largest shift, with 95 % interval"
-    return {"figure": figures.shift(table), "table": _by_model(caption, named, "largest shift, pixels", cells)}
+    return {
+        "figure": figures.shift(table, looks),
+        "table": tables.crossed(caption, named, "largest shift, pixels", cells),
+    }
 
 
 def _out_of_distribution(table: pd.DataFrame) -> Table:
-    named = table.assign(inputs=table["against"].map(_words))
-    return _by_model("AUROC of confidence", named, "inputs", [_text(auroc, ".3f") for auroc in table["auroc"]])
-
-
-def _search(search: SearchAnalysis) -> dict[str, Any]:
-    found, scale = search.effects, search.scale
-    texts = found[["effect", "low", "high"]].map(lambda value: MISSING if math.isnan(value) else scale.text(value))
-    intervals = (texts["low"] + " to " + texts["high"]).where(found["effect"].notna(), MISSING)
-    effects = found.assign(effect=texts["effect"], interval=intervals)
-    importance = search.importance.assign(interval=_intervals(search.importance, ".0%"))
-    return {
-        "summary": search.summary,
-        "importance": _table("Dimensions", importance, IMPORTANCE),
-        "effects": _table("Effects", effects, EFFECTS),
-        "figures": {
-            "Effects": search_figures.effects(search),
-            "Share of variance": search_figures.importance(search),
-            "Learning curves of the trials": search_figures.curves(search),
-        },
-    }
+    named = table.assign(inputs=table["against"].map(tables.words))
+    auroc = [tables.text(value, ".3f") for value in table["auroc"]]
+    return tables.crossed("AUROC of confidence", named, "inputs", auroc)
 
 
 def _provenance(results: Results) -> dict[str, Any]:
     """Topic -> a value, or a mapping of names to values."""
-    networks = results.networks
-    first = next(iter(networks.values()))
-    origins = {name: network.origin for name, network in networks.items()}
-    return {
+    first = next(iter(results.networks.values()))
+    found = {
         "data": f"{results.info.dataset}, digest {results.info.digest}",
-        "images": results.info.images,
+        "images": ", ".join(f"{count:,} {split}" for split, count in results.info.images.items()),
         "seed": first.seed,
         "hardware": f"{first.device.name}, {first.device.precision}",
         "versions": ", ".join(requirements()),
-        "commit": {
-            name: f"{origin.commit}{', with changes' * bool(origin.changed)}"
-            for name, origin in origins.items()
-            if origin.commit
-        },
-        "DVC stage": {name: origin.stage for name, origin in origins.items()},
-        "MLflow run": {name: network.run_id for name, network in networks.items()}
-        | {"search": results.search_record.run_id},
     }
+    return found | ({"MLflow run of the search": results.search_record.run_id} if results.search_record else {})
 
 
-def _table(caption: str, table: pd.DataFrame, columns: Columns) -> Table:
-    """The columns that the table has, as text."""
-    present = {key: column for key, column in columns.items() if key in table}
-    rows = [[_text(row[key], form) for key, (_, form) in present.items()] for row in table.to_dict("records")]
-    return Table(caption, tuple(title for title, _ in present.values()), rows)
-
-
-def _by_model(caption: str, table: pd.DataFrame, rows: str, cells: list[str]) -> Table:
-    """A column per network; `rows` is the column that names the rows."""
-    models = list(dict.fromkeys(table["model"]))
-    wide = table.assign(cell=cells).pivot(index=rows, columns="model", values="cell")
-    wide = wide.reindex(index=list(dict.fromkeys(table[rows])), columns=models)
-    return Table(caption, (rows, *models), [[str(name), *row] for name, *row in wide.itertuples()])
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _text(value: Any, form: str) -> str:
-    if isinstance(value, str):
-        return value
-    return format(value, form) if _is_number(value) and math.isfinite(value) else MISSING
-
-
-def _intervals(table: pd.DataFrame, form: str) -> list[str]:
-    return [_interval(low, high, form) for low, high in zip(table["low"], table["high"], strict=True)]
-
-
-def _interval(low: Any, high: Any, form: str) -> str:
-    ends = [_text(low, form), _text(high, form)]
-    return MISSING if MISSING in ends else " to ".join(ends)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _trainings(results: Results, names: Sequence[str]) -> Table:
+    rows = []
+    for name in names:
+        record = results.networks[name]
+        commit = record.origin.commit
+        changed = ", with changes" * bool(record.origin.changed)
+        rows.append([name, record.origin.stage, f"{commit}{changed}" if commit else MISSING, record.run_id or MISSING])
+    return Table("Trainings", ("network", "DVC stage", "commit", "MLflow run"), rows)

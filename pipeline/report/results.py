@@ -15,11 +15,16 @@ from pipeline.core.explanations import Explanations
 from pipeline.core.paths import Paths
 from pipeline.core.records import SearchRecord, TrainingRecord
 from pipeline.core.search_space import Dimension
-from pipeline.report import search_analysis
+from pipeline.report import network_effects, ranking, search_analysis
+from pipeline.report.effects import Analysis
+from pipeline.report.ranking import Ranking
 from pipeline.report.search_analysis import SearchAnalysis
+from pipeline.report.verdicts import ALPHA
 
 TABLES = (
     "comparisons",
+    "baselines",
+    "baseline_comparisons",
     "per_class",
     "confusion",
     "reliability",
@@ -29,9 +34,8 @@ TABLES = (
     "shift",
     "out_of_distribution",
 )
-TABLES_OF_SEEDS = ("replicates", "seed_comparisons")  # where evaluate.seeds is more than 1
+TABLES_OF_SEEDS = ("seeds", "replicates", "seed_comparisons")  # where evaluate.seeds is more than 1
 SENTENCES = 6  # pairs of networks, of four networks, that are described one by one
-LEVEL = 0.05  # of p_adjusted, below which a pair of networks differs
 NAMES = dict.fromkeys(("model", "a", "b", "class", "actual", "predicted"), str)  # a class may be named 7
 
 
@@ -44,6 +48,8 @@ class Results:
         metrics: network -> its metrics by name, accuracies as shares.
         tables: name of a table of the stage `evaluate` -> its content.
         curves: model, split (training or validation), epoch, loss, accuracy.
+        effects: those of the factors that vary among the networks.
+        search: None where params.yaml has no search.
     """
 
     info: DatasetInfo
@@ -52,8 +58,10 @@ class Results:
     tables: Mapping[str, pd.DataFrame]
     curves: pd.DataFrame
     explanations: Explanations
-    search: SearchAnalysis
-    search_record: SearchRecord
+    ranking: Ranking
+    effects: Analysis
+    search: SearchAnalysis | None
+    search_record: SearchRecord | None
 
 
 def load(paths: Paths, dimensions: Sequence[Dimension]) -> Results:
@@ -72,34 +80,45 @@ def load(paths: Paths, dimensions: Sequence[Dimension]) -> Results:
     for network in networks.values():
         network.require_data(info.digest)
     names = [*TABLES, *(name for name in TABLES_OF_SEEDS if (paths.evaluation / f"{name}.csv").is_file())]
-    search_record, trials = records.load_search(paths), _read(paths.search / "trials.csv")
-    if missing := [dimension.name for dimension in dimensions if dimension.name not in trials]:
-        raise DataError(f"{paths.search}: the search had another space, without {missing[0]}; run `dvc repro tune`")
-    search_curves = _read(paths.search / "curves.csv")
+    tables = {name: _read(paths.evaluation / f"{name}.csv") for name in names}
+    search_record = records.load_search(paths)
     return Results(
         info=info,
         networks=networks,
         metrics=metrics,
-        tables={name: _read(paths.evaluation / f"{name}.csv") for name in names},
+        tables=tables,
         curves=pd.concat([_curves(name, paths) for name in networks], ignore_index=True),
         explanations=Explanations.load(explanations_file),
-        search=search_analysis.analyze(trials, search_curves, dimensions, search_record.objective),
+        ranking=ranking.rank(networks, metrics, tables, info.images["test"], search_record),
+        effects=network_effects.analyze(networks, _accuracies(metrics, tables)),
+        search=_search(paths, dimensions, search_record) if search_record else None,
         search_record=search_record,
     )
 
 
 def sentences(pairs: pd.DataFrame) -> list[str]:
-    """Sentences on all pairs of networks; on many, on the largest differences that are shown, and their number."""
+    """A sentence on each pair of networks; on many pairs, the number of those that differ."""
     if len(pairs) <= SENTENCES:
         return pairs["sentence"].tolist()
-    different = pairs[pairs["p_adjusted"] < LEVEL]
-    largest = different.loc[different["difference"].abs().sort_values(ascending=False, kind="stable").index]
-    count = f"{len(different)} of {len(pairs)} pairs of networks differ"
-    if len(different) > SENTENCES:
-        count += f", of which those with the {SENTENCES} largest differences are listed"
-    if len(different) < len(pairs):
-        count += "; no difference can be shown between the others"
-    return [*largest["sentence"].head(SENTENCES), f"{count}; the table in report.html has all pairs"]
+    different = int((pairs["p_adjusted"] < ALPHA).sum())
+    if not different:
+        return [f"no difference can be shown between any two networks ({len(pairs)} pairs)"]
+    rest = "; no difference can be shown between the others" if different < len(pairs) else ""
+    return [f"{different} of {len(pairs)} pairs of networks differ{rest}; results/comparisons.csv has all pairs"]
+
+
+def _accuracies(metrics: Mapping[str, Mapping[str, Any]], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Test accuracy: (network, seed)."""
+    if "seeds" in tables:
+        return tables["seeds"].pivot(index="model", columns="seed", values="accuracy")
+    return pd.DataFrame({"accuracy": {name: row["accuracy"] for name, row in metrics.items()}})
+
+
+def _search(paths: Paths, dimensions: Sequence[Dimension], record: SearchRecord) -> SearchAnalysis:
+    trials = _read(paths.search / "trials.csv")
+    if missing := [dimension.name for dimension in dimensions if dimension.name not in trials]:
+        raise DataError(f"{paths.search}: the search had another space, without {missing[0]}; run `dvc repro tune`")
+    return search_analysis.analyze(trials, _read(paths.search / "curves.csv"), dimensions, record.objective)
 
 
 def _curves(name: str, paths: Paths) -> pd.DataFrame:
@@ -117,5 +136,7 @@ def _read(path: Path) -> pd.DataFrame:
     """Only an empty cell is a missing value: `none` and `null` are levels of a search."""
     try:
         return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=NAMES)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()  # no pairs: a single network
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro` first") from None

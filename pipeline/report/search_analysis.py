@@ -6,68 +6,32 @@ from math import isclose
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pipeline.core.search_space import Choice, Dimension
 from pipeline.report import effects
-from pipeline.report.effects import Estimate, Factor
+from pipeline.report.effects import MATTERS, Analysis, Estimate, Factor, Scale
 
-LEVEL = 0.05  # false discovery rate among the dimensions that are said to matter
 FREEDOM = 6  # residual degrees of freedom of a joint fit, at least, and no fewer than it has effects
 CURVES = 5  # full trials, at least, to extrapolate a shorter one
 OBSERVED, EXTRAPOLATED, REPEAT, UNUSED = "observed", "extrapolated", "repeat", "unused"
-MATTERS, NOT_SHOWN, CONSTANT, UNKNOWN = "matters", "not shown", "did not vary", "not identifiable"
 
 
 @dataclass(frozen=True)
-class Scale:
-    """The scale on which effects add up: ratios of losses, so logarithms; differences of accuracies and losses of 0."""
-
-    objective: str
-    relative: bool
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self.objective == "val_loss"
-
-    def forward(self, values: np.ndarray) -> np.ndarray:
-        return np.log(values) if self.relative else values
-
-    def back(self, values: np.ndarray) -> np.ndarray:
-        return np.exp(values) if self.relative else values
-
-    def change(self, effect: np.ndarray) -> np.ndarray:
-        """An effect as a share of the objective, 0.1 for 10 % more, or as a difference."""
-        return np.expm1(effect) if self.relative else effect
-
-    def text(self, change: float) -> str:
-        if self.relative:
-            return f"{100 * change:+.{1 if abs(change) < 0.1 else 0}f}%"
-        return f"{100 * change:+.2f} points" if self.objective == "val_accuracy" else f"{change:+.4g}"
-
-
-@dataclass(frozen=True)
-class SearchAnalysis:
-    """The results of the analysis.
+class SearchAnalysis(Analysis):
+    """The effects of the dimensions; blocks are merged where trials are few. `summary` is also on the best trial.
 
     Attributes:
         trials: the table of trials with `final`, the objective at the last epoch (NaN where unknown), and `basis`:
             observed, extrapolated, repeat (of a trial with the same values) or unused.
-        effects: a row per level other than the reference, or per range: dimension, change, reference, trials, effect,
-            low, high (relative or a difference, see `scale`), p. Blocks are merged where trials are few.
-        importance: a row per dimension, the largest share of variance first: dimension, effects, share, low, high, p,
-            p_adjusted, verdict.
-        summary: sentences on the trials, the best of them, the method and the levels that no trial has.
+        curves: trial, epoch, and the objective.
+        best: number of the best trial; None if none was completed.
+        base: number of the trial with the values of the base network, if there is one.
     """
 
-    scale: Scale
     trials: pd.DataFrame
     curves: pd.DataFrame
-    effects: pd.DataFrame
-    importance: pd.DataFrame
     best: int | None
     base: int | None
-    summary: tuple[str, ...]
 
 
 def analyze(
@@ -88,13 +52,14 @@ def analyze(
     order = observed.sort_values("final", ascending=scale.lower_is_better, kind="stable")
     best = None if order.empty else int(order["trial"].iloc[0])
     factors, estimates, method = _estimates(trials, dimensions, scale, base)
-    found, importance = _effects(factors, estimates, scale), _importance(factors, estimates)
+    table_of_effects = effects.effects_table(factors, estimates, scale)
+    importance = effects.importance_table(factors, estimates)
     summary = [*_about_trials(trials, dimensions, scale), _about_best(trials, scale, best, base), method]
     if importance["p"].notna().any() and not (importance["verdict"] == MATTERS).any():
         summary.append("No dimension is shown to matter.")
     untried = [f"{factor.name}: {', '.join(factor.untried)}" for factor in factors if factor.untried]
     summary += [f"Levels without trials: {'; '.join(untried)}."] if untried else []
-    return SearchAnalysis(scale, trials, curves, found, importance, best, base, tuple(summary))
+    return SearchAnalysis(scale, table_of_effects, importance, tuple(summary), trials, curves, best, base)
 
 
 def final_values(
@@ -185,33 +150,6 @@ def _estimates(
             "is sound for values sampled at random; after a bayesian search or a grid it may confound dimensions."
         )
     return factors, [effects.estimate(response, [factor], observed)[0] for factor in factors], method
-
-
-def _effects(factors: Sequence[Factor], estimates: Sequence[Estimate], scale: Scale) -> pd.DataFrame:
-    columns = ["dimension", "change", "reference", "trials", "effect", "low", "high", "p"]
-    rows = [
-        (factor.name, change, factor.reference, count, *scale.change(effect), p)
-        for factor, estimate in zip(factors, estimates, strict=True)
-        for change, count, effect, p in zip(factor.changes, factor.trials, estimate.effects, estimate.p, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=columns).round(12)  # an effect of 0 may differ from it in the last bits
-
-
-def _importance(factors: Sequence[Factor], estimates: Sequence[Estimate]) -> pd.DataFrame:
-    """The verdicts control the false discovery rate (Benjamini and Hochberg, J. R. Statist. Soc. B 57, 1995)."""
-    rows = [
-        (factor.name, len(factor.changes), *estimate.share, estimate.p_all)
-        for factor, estimate in zip(factors, estimates, strict=True)
-    ]
-    table = pd.DataFrame(rows, columns=["dimension", "effects", "share", "low", "high", "p"])
-    known = table["p"].notna()
-    table["p_adjusted"] = np.nan
-    if known.any():
-        table.loc[known, "p_adjusted"] = stats.false_discovery_control(table.loc[known, "p"].to_numpy())
-    table["verdict"] = np.select(
-        [table["effects"] == 0, ~known, table["p_adjusted"] < LEVEL], [CONSTANT, UNKNOWN, MATTERS], NOT_SHOWN
-    )
-    return table.sort_values(["share", "p", "dimension"], ascending=[False, True, True], ignore_index=True)
 
 
 def _about_trials(trials: pd.DataFrame, dimensions: Sequence[Dimension], scale: Scale) -> list[str]:

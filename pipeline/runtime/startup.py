@@ -1,5 +1,6 @@
 """Load TensorFlow quickly and quietly. Commands call `load_tensorflow` before they import what needs it."""
 
+import gc
 import importlib
 import os
 import sys
@@ -11,8 +12,13 @@ from contextlib import contextmanager
 def load_tensorflow() -> None:
     """Import TensorFlow without the messages of its libraries, and without packages that Keras would load unused."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is loaded; 2 leaves its errors
-    with quiet(), _without("sklearn", "matplotlib.pyplot"):
-        importlib.import_module("tensorflow")
+    gc.disable()  # what is imported stays: collections in between would find nothing
+    try:
+        with quiet(), _without("sklearn", "matplotlib.pyplot"):
+            importlib.import_module("tensorflow")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

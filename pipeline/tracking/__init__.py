@@ -5,7 +5,8 @@ runs an experiment in a copy). A store that fails does not stop a stage, and is 
 parameters, metrics and tags are kept in .cache/tracking and sent by the next stage that reaches the store; files and
 models are lost. At the end of a run, a warning lists both.
 
-Mark the runs of killed processes as KILLED, and send what was kept:  python -m pipeline.tracking
+Mark the runs of killed processes as KILLED, send what was kept, and link to the networks in MLflow's UI:
+python -m pipeline.tracking
 """
 
 import os
@@ -19,7 +20,8 @@ for _name, _value in {  # read when MLflow is imported
 }.items():
     os.environ.setdefault(_name, _value)
 
+from pipeline.tracking.description import Description, Kind
 from pipeline.tracking.logged_model import ModelToLog
 from pipeline.tracking.runs import Run, Tracker, catch_up
 
-__all__ = ["ModelToLog", "Run", "Tracker", "catch_up"]
+__all__ = ["Description", "Kind", "ModelToLog", "Run", "Tracker", "catch_up"]

@@ -19,15 +19,11 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from pipeline.core import provenance
 from pipeline.core.paths import Paths
-from pipeline.tracking import processes, store
+from pipeline.tracking import processes, store, view
 from pipeline.tracking.store import StoreError
 
 KEPT = "convpipe.kept"  # of a run that was created later: the name of its file here
 TRAINED_BY = "convpipe.trained_by"  # of a run: the one, in another store, that trained the network
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # which of its faces the UI shows
-    "mlflow.note.content": "One run for each trained network; trials are nested under their search.",
-}
 Batch = Mapping[str, Any]
 
 
@@ -40,13 +36,18 @@ class Described:
     tags: Mapping[str, str]
     began: int = field(default_factory=lambda: int(time.time() * 1000))
 
-    def create(self, artifacts: str | None, more: Mapping[str, str] | None = None) -> str:
+    def create(self, paths: Paths, artifacts: str | None, more: Mapping[str, str] | None = None) -> str:
         """Create the run, and its experiment if necessary; returns its id."""
         client = mlflow.MlflowClient()
-        known = client.get_experiment_by_name(self.experiment)
+        tags = {**self.tags, **(more or {})}
+        return client.create_run(self._experiment(client, paths, artifacts), self.began, tags, self.name).info.run_id
+
+    def _experiment(self, client: mlflow.MlflowClient, paths: Paths, artifacts: str | None) -> str:
+        if known := client.get_experiment_by_name(self.experiment):
+            view.update(client, store.name(paths), known)
+            return known.experiment_id
         location = f"{artifacts}/{self.experiment}" if artifacts else None
-        number = known.experiment_id if known else client.create_experiment(self.experiment, location, EXPERIMENT_TAGS)
-        return client.create_run(number, self.began, {**self.tags, **(more or {})}, self.name).info.run_id
+        return client.create_experiment(self.experiment, location, view.EXPERIMENT_TAGS)
 
 
 class Journal:
@@ -54,7 +55,7 @@ class Journal:
 
     def __init__(self, paths: Paths, run: Described, run_id: str | None) -> None:
         self._file = _folder(paths) / f"{uuid.uuid4().hex}.jsonl"
-        self._first = {"store": _key(), "process": processes.own(), "run_id": run_id, "run": asdict(run)}
+        self._first = {"store": _key(paths), "process": processes.own(), "run_id": run_id, "run": asdict(run)}
         self._begun = False
 
     def keep(self, batch: Batch) -> bool:
@@ -101,7 +102,7 @@ def send(paths: Paths) -> int:
         with FileLock(folder / "sending.lock", timeout=0):
             for file in sorted(folder.glob("*.jsonl")):
                 lines = _read(file)
-                if not lines or lines[0]["store"] != _key():
+                if not lines or lines[0]["store"] != _key(paths):
                     continue
                 if "end" not in lines[-1]:
                     if processes.alive(lines[0]["process"]):
@@ -140,7 +141,7 @@ def _find_or_create(paths: Paths, name: str, run: Described, run_id: str | None)
             found = client.search_runs([known.experiment_id], f"tags.`{KEPT}` = '{name}'")
             if found:
                 return found[0].info.run_id
-        return run.create(artifacts, {KEPT: name, **({TRAINED_BY: run_id} if run_id else {})})
+        return run.create(paths, artifacts, {KEPT: name, **({TRAINED_BY: run_id} if run_id else {})})
 
 
 def exists(client: mlflow.MlflowClient, run_id: str) -> bool:
@@ -157,9 +158,10 @@ def _folder(paths: Paths) -> Path:
     return Paths(paths.home).resumable / "tracking"
 
 
-def _key() -> str:
+def _key(paths: Paths) -> str:
     """Which store; as a digest, since an address may hold a password. Empty for the default one, which may move."""
-    return provenance.digest(store.address()) if store.address() else ""
+    address = store.address(paths)
+    return provenance.digest(address) if address else ""
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Trained networks as MLflow models, with signature, input example, requirements and the code that loads them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from mlflow.models import Model, infer_signature
 
 from pipeline.core import provenance
 
+FORBIDDEN = r"[/:.%\"']"  # in names of logged models
 LOADER = Path(__file__).with_name("pyfunc_loader.py")
 MODELS = LOADER.parents[2] / "models"
 
@@ -50,7 +52,8 @@ def log_model(run_id: str, model: ModelToLog) -> str:
     client = mlflow.MlflowClient()
     # Created here: Model.log would put it into MLflow's current experiment instead of that of the run.
     run = client.get_run(run_id)
-    entry = client.create_logged_model(run.info.experiment_id, model.name, run_id, params=run.data.params)
+    name = re.sub(FORBIDDEN, "_", model.name)
+    entry = client.create_logged_model(run.info.experiment_id, name, run_id, params=run.data.params)
     # mlflow.pyfunc.log_model logs only to the active run, which it would end, and always validates the example: that
     # loads the network again (0.3 s instead of 0.05 s for Model 2) and leaves a deleted folder on sys.path.
     logged = Model.log(

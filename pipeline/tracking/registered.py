@@ -6,6 +6,7 @@ taken from it, and only if it has the SHA-256 that the version was registered wi
 
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,17 +21,26 @@ from pipeline.tracking import store
 from pipeline.tracking.store import StoreError, connect
 
 SHA256 = "model.sha256"  # the tag of a version that holds the checksum of its network
+MODEL = "model"  # its name
+SUMMARY = "summary"
+VALIDATION_ACCURACY = "validation.accuracy"
+LIMITS = "limits"  # of unusual images, as JSON
 SCHEME = "models:/"
 AGAIN = "`dvc repro` registers a champion; if nothing is out of date, `dvc repro --single-item --force evaluate`"
 
 
 @dataclass(frozen=True)
 class RegisteredNetwork:
-    """A saved network that was downloaded, its SHA-256 in the registry, and the dataset that it classifies."""
+    """A saved network that was downloaded, its SHA-256 in the registry, and the dataset that it classifies.
+
+    `version` is the number of its version, `tags` what the version was registered with.
+    """
 
     file: Path
     sha256: str
     dataset: str
+    version: str
+    tags: Mapping[str, str]
 
 
 def download(paths: Paths, uri: str, folder: Path) -> RegisteredNetwork:
@@ -65,7 +75,7 @@ def download(paths: Paths, uri: str, folder: Path) -> RegisteredNetwork:
             f"{_digest(file)} instead of {sha256}; find out by whom; then `dvc repro --single-item --force evaluate` "
             "registers the champion again"
         )
-    return RegisteredNetwork(file, sha256, dataset)
+    return RegisteredNetwork(file, sha256, dataset, str(found.version), found.tags)
 
 
 def usable(location: str, sha256: str) -> bool:

@@ -17,22 +17,28 @@ from pipeline.core.dataset import DatasetInfo
 from pipeline.core.paths import Paths
 from pipeline.core.records import Scores, TrainingRecord
 from pipeline.tracking import store
-from pipeline.tracking.registered import SHA256, usable, usable_version
+from pipeline.tracking.registered import LIMITS, MODEL, SHA256, SUMMARY, usable, usable_version
 from pipeline.tracking.store import StoreError, connect
 
 CHAMPION = "champion"
 REGISTERED = "convpipe.registered"  # of a run: NAME/VERSION of its network
+BASELINES = "convpipe.baselines"  # of a version: the baselines that it does not beat
 DIGEST = "data.digest"
+NOT_BETTER = "not better than"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that could be registered, its run and logged model in this store, and its test metrics."""
+    """A network that could be registered, its run and logged model in this store, and its test metrics.
+
+    `unbeaten` lists the baselines that it is not significantly better than on the validation images, with p values.
+    """
 
     record: TrainingRecord
     run_id: str | None
     model_uri: str | None
     test: dict[str, float]
+    unbeaten: str | None = None
 
 
 def rank(validation: Scores) -> tuple[float, float]:
@@ -44,9 +50,17 @@ def register(paths: Paths, info: DatasetInfo, candidates: list[Candidate], stopw
     """Register the best candidate as the dataset's champion, unless the present champion is at least as good.
 
     Ties go to the first candidate. Metrics compare only on the same data: a champion of other data is replaced, with a
-    notice, as is one whose file is gone. If nothing can be registered, a warning is printed.
+    notice, as is one whose file is gone. If nothing can be registered, a warning is printed; also if the best candidate
+    does not beat the baselines.
     """
     best = max(candidates, key=lambda candidate: rank(candidate.record.validation))
+    if best.unbeaten:
+        print(
+            f"warning: {best.record.name}: the best network is {NOT_BETTER} {best.unbeaten} on the validation images; "
+            "check its training, or use the baseline",
+            file=sys.stderr,
+            flush=True,
+        )
     warning = f"warning: {best.record.name}: not registered: "
     if best.run_id is None or best.model_uri is None:
         print(f"{warning}MLflow has no logged model of it", file=sys.stderr, flush=True)
@@ -141,11 +155,14 @@ def _tags(info: DatasetInfo, best: Candidate) -> dict[str, str]:
     record, origin = best.record, best.record.origin
     metrics = {"validation": record.validation.model_dump(), "test": best.test}
     values = {
-        "model": record.name,
+        MODEL: record.name,
+        SUMMARY: record.summary,
+        LIMITS: record.limits.model_dump_json() if record.limits else None,
         SHA256: record.sha256,
         DIGEST: info.digest,
         "params.digest": record.settings_digest,
         "parameters": record.counts.parameters,
+        BASELINES: f"{NOT_BETTER} {best.unbeaten}" if best.unbeaten else None,
         **origin.tags(),
         **{f"{split}.{metric}": value for split, part in metrics.items() for metric, value in part.items()},
     }

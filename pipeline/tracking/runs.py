@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from pipeline.core import provenance
 from pipeline.core.command import Stopwatch
 from pipeline.core.dataset import DatasetInfo
 from pipeline.core.paths import Paths
-from pipeline.tracking import journal, processes, store
+from pipeline.tracking import journal, processes, project, store
 from pipeline.tracking.journal import TRAINED_BY, Batch, Described, Journal
 from pipeline.tracking.logged_model import ModelToLog, log_model
 from pipeline.tracking.store import StoreError, connect
@@ -169,7 +169,7 @@ class Tracker:
             parent: the run to nest this one under; by default that of `mlflow run`, where it started the stage.
             resume: an interrupted run to continue, if the store still has it.
         """
-        described = Described(self.info.dataset, name, self._tags(parent or os.environ.get("MLFLOW_RUN_ID")))
+        described = Described(self.info.dataset, name, self._tags(parent or project.run_id()))
         with self.stopwatch("tracking"):
             try:
                 opened = self._opened(self._attempt(_start, described, resume), described)
@@ -240,7 +240,12 @@ def _start(paths: Paths, run: Described, resume: str | None) -> str:
         client.update_run(resume, status="RUNNING")
         return resume
     with connect(paths) as artifacts:
-        return run.create(artifacts)
+        created = run.create(paths, artifacts)
+    if run.tags.get(PARENT) == project.run_id():
+        with suppress(StoreError):
+            experiment_id = client.get_run(created).info.experiment_id
+            store.attempt(store.name(paths), project.describe, client, experiment_id, project.LOGGED)
+    return created
 
 
 def catch_up(paths: Paths) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import filelock
 import mlflow
@@ -45,14 +45,16 @@ class StoreError(DataError, OSError):
         self.gone = gone
 
 
-def address() -> str:
-    """The URI of the store that MLFLOW_TRACKING_URI names; empty for the default store."""
-    return os.environ.get("MLFLOW_TRACKING_URI", "")
+def address(paths: Paths) -> str:
+    """The URI of the store that MLFLOW_TRACKING_URI names; empty for the default store, which `mlflow run` names."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    file = paths.home / unquote(uri.removeprefix("sqlite:///"))
+    return "" if uri.startswith("sqlite:///") and file.resolve() == _database(paths) else uri
 
 
 def name(paths: Paths) -> str:
     """The store as messages name it, without credentials."""
-    return redact(address()) or str(_database(paths))
+    return redact(address(paths)) or str(_database(paths))
 
 
 def attempt(store: str, call: Callable[..., T], *args: Any, opening: bool = False) -> T:
@@ -105,8 +107,8 @@ def connect(paths: Paths) -> Iterator[str | None]:
     if name(paths) in _failed:
         raise StoreError(_failed[name(paths)])
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
-    if address():
-        mlflow.set_tracking_uri(address())
+    if address(paths):
+        mlflow.set_tracking_uri(address(paths))
         yield None
         return
     database = _database(paths)

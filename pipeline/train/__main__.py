@@ -1,7 +1,7 @@
 """Train one network of params.yaml:  python -m pipeline.train model_1
 
-Writes artifacts/models/NAME.keras and artifacts/train/NAME, and logs one MLflow run. A killed training resumes from its
-last checkpoint when it is started again.
+Writes model.keras, history.csv and record.json to artifacts/train/NAME, and logs one MLflow run. A killed training
+resumes from its last checkpoint when it is started again.
 """
 
 import argparse
@@ -28,7 +28,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = command.parser(__doc__)
-    parser.add_argument("name", help="a network: a key of `models` in params.yaml")
+    parser.add_argument(
+        "name", help="a network: a key of `models` in params.yaml, or one of its grid (model_2-average-0.5)"
+    )
     command.main(run, parser)
 
 

@@ -10,26 +10,19 @@ import numpy as np
 import pandas as pd
 
 from models import architecture, inference
-from pipeline.core import atomic, config, provenance
+from pipeline.core import atomic, baseline, config, provenance
 from pipeline.core.command import Stopwatch
 from pipeline.core.config import NetworkConfig, Params
 from pipeline.core.dataset import TrainingData, load_training
-from pipeline.core.paths import Paths
-from pipeline.core.records import Counts, Device, TrainingRecord
-from pipeline.runtime import saved_model
-from pipeline.tracking import ModelToLog, Run, Tracker
+from pipeline.core.paths import MODEL, Paths
+from pipeline.core.records import RECORD, Counts, Device, TrainingRecord
+from pipeline.runtime import saved_model, unusual
+from pipeline.tracking import Description, Kind, ModelToLog, Run, Tracker
 from pipeline.train.callbacks import Epoch, Monitor
 from pipeline.train.fit import FitSpec, Fitted, fit
 
+MAX_TITLE = 200  # characters; databases of MLflow hold 250
 EXAMPLE = 2  # images that are logged as the example of a model's input
-
-
-@dataclass(frozen=True)
-class Output:
-    """Files to write: the model, and a folder for history.csv and record.json."""
-
-    model: Path
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -38,20 +31,22 @@ class Job:
 
     name: of the network.
     title: of the MLflow run; the name of the network unless given.
+    kind: of the MLflow run.
     parent: the MLflow run to nest the run under.
     params: to log instead of the complete configuration.
     checkpoint: the file to resume from; None: a killed fit begins anew.
-    output: where model, history and record are written; None: nowhere.
+    output: the folder of model.keras, history.csv and record.json; None: nothing is written.
     log_model: whether MLflow keeps the model.
     """
 
     name: str
     spec: FitSpec
     title: str | None = None
+    kind: Kind = "network"
     parent: str | None = None
     params: Mapping[str, Any] | None = None
     checkpoint: Path | None = None
-    output: Output | None = None
+    output: Path | None = None
     log_model: bool = False
 
 
@@ -89,6 +84,10 @@ class Trainer:
         code = provenance.code_digest(self.tracker.stage)
         return provenance.digest(self.settings_digest(spec), self.data.info.digest, code)
 
+    def title(self, name: str, network: NetworkConfig) -> str:
+        """The name of a network's run: that of the network, with the changes of a DVC experiment."""
+        return " · ".join(filter(None, [name, baseline.changes(self.paths, name, network)]))[:MAX_TITLE]
+
     def train(self, job: Job, monitor: Monitor | None = None) -> Fitted:
         """Open a run, fit, log and save.
 
@@ -98,15 +97,16 @@ class Trainer:
             DataError: the output cannot be written.
         """
         if job.output:
-            atomic.require_writable(job.output.model, job.output.folder / "record.json")
+            atomic.require_writable(job.output / RECORD)
         monitor = monitor or Monitor(job.title or job.name)
         stopwatch, info, network = self.tracker.stopwatch, self.data.info, job.spec.network
         with self.tracker.run(job.title or job.name, parent=job.parent) as run:
             monitor.on_run(run.id)
             layers = architecture.trace(network, info.image, len(info.classes))
             counts = Counts.of(layers)
-            run.tags({"params.digest": self.settings_digest(job.spec)})
-            run.params(job.params or self._settings(job.spec))
+            about = self.description(job)
+            run.tags({"params.digest": self.settings_digest(job.spec)} | about.tags)
+            run.params(about.params | dict(job.params or self._settings(job.spec)))
             run.metrics(counts.model_dump())
             if job.output:
                 run.table("layers", layer_table(layers))
@@ -120,23 +120,26 @@ class Trainer:
                 self._save(job, job.output, fitted, counts, run)
             elif job.log_model:
                 with tempfile.TemporaryDirectory() as folder:
-                    file = Path(folder) / "model.keras"
+                    file = Path(folder) / MODEL
                     saved_model.save(fitted.model, file)
                     self._log_model(job, fitted, file, run)
         return fitted
 
-    def _save(self, job: Job, output: Output, fitted: Fitted, counts: Counts, run: Run) -> None:
+    def _save(self, job: Job, output: Path, fitted: Fitted, counts: Counts, run: Run) -> None:
         history = pd.DataFrame(fitted.history)
         history.insert(0, "epoch", range(1, len(history) + 1))
         with self.tracker.stopwatch("writing"):
-            sha256 = saved_model.save(fitted.model, output.model)
-            with atomic.file(output.folder / "history.csv") as part:
+            sha256 = saved_model.save(fitted.model, output / MODEL)
+            with atomic.file(output / "history.csv") as part:
                 history.to_csv(part, index=False)
         if job.log_model:
-            self._log_model(job, fitted, output.model, run)
+            self._log_model(job, fitted, output / MODEL, run)
+        with self.tracker.stopwatch("limits"):
+            limits = unusual.limits(fitted.model, self.data.validation.images) if job.log_model else None
         record = TrainingRecord(
             name=job.name,
             network=job.spec.network,
+            base=self.params.base_of(job.name),
             seed=job.spec.seed,
             dataset=self.data.info.dataset,
             data_digest=self.data.info.digest,
@@ -146,11 +149,12 @@ class Trainer:
             sha256=sha256,
             counts=counts,
             validation=fitted.validation,
+            limits=limits,
             run_id=run.id,
             model_uri=run.model_uri,
         )
         with self.tracker.stopwatch("writing"):
-            record.write(output.folder)
+            record.write(output)
 
     def _log_model(self, job: Job, fitted: Fitted, file: Path, run: Run) -> None:
         info = self.data.info
@@ -158,6 +162,25 @@ class Trainer:
         probabilities = inference.probabilities(fitted.model, example)
         metadata = {"dataset": info.dataset, "classes": info.classes}
         run.model(ModelToLog(job.title or job.name, file, example, probabilities, metadata))
+
+    def description(self, job: Job) -> Description:
+        """The description of a fit's run."""
+        params, paths, network = self.params, self.paths, job.spec.network
+        sought = job.kind in ("trial", "finalist")
+        base = params.search.base if sought else params.base_of(job.name)
+        record = {
+            "network": paths.training(job.name) / RECORD,
+            "replicate": paths.replicate(job.name, job.spec.seed) / RECORD,
+            "trial": paths.search / "trials.csv",
+            "finalist": paths.search / "finalists.csv",
+        }[job.kind]
+        return Description(
+            job.kind,
+            network,
+            (base, params.network(base)) if base else None,
+            "" if sought else baseline.changes(paths, job.name, network),
+            record.relative_to(paths.root),
+        )
 
     def _settings(self, spec: FitSpec) -> dict[str, Any]:
         """The complete configuration of a fit under dotted names."""
@@ -191,8 +214,9 @@ def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> None:
     job = Job(
         name,
         spec,
+        trainer.title(name, network),
         checkpoint=paths.resumable / "train" / f"{name}-{trainer.key(spec)}.npz",
-        output=Output(paths.model(name), paths.training(name)),
+        output=paths.training(name),
         log_model=True,
     )
     trainer.train(job)

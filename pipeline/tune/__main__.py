@@ -9,6 +9,7 @@ import argparse
 
 from pipeline.core import command, config
 from pipeline.core.paths import Paths
+from pipeline.core.records import write_no_search
 from pipeline.runtime.startup import load_tensorflow
 from pipeline.tune import workers
 
@@ -17,6 +18,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Search, and train the winner."""
     stopwatch, paths = command.Stopwatch(), Paths()
     params = config.load(paths)
+    if params.tune is None:
+        write_no_search(paths)
+        print("tune is null in params.yaml: no search")
+        return
     with workers.team(workers.settings(params)) as team:  # which load TensorFlow at the same time
         with stopwatch("imports"):  # after the parameters are known to be valid
             load_tensorflow()

@@ -76,7 +76,7 @@ def run_remote_trials(address: str, worker_name: str, runner: TrialRunner) -> No
         with _heartbeat(lambda: client.create_trial(worker_name)):  # for a busy worker, that returns its current trial
             return runner.run(trial, should_stop, note.get("parent"))
 
-    run_trials(client, worker_name, runner.trainer.params.tune, run)
+    run_trials(client, worker_name, runner.trainer.params.search, run)
 
 
 @contextmanager

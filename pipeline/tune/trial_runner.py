@@ -50,7 +50,7 @@ class TrialRunner:
 
     def run(self, trial: Trial, should_stop: ShouldStop, parent: str | None) -> Outcome:
         """Train a trial until its end or until `should_stop`; a finalist to its end, its model logged to MLflow."""
-        params, tune = self.trainer.params, self.trainer.params.tune
+        params, tune = self.trainer.params, self.trainer.params.search
         title, epochs, seed = f"trial {trial.number}", trial.epochs, params.seed
         if trial.finalist:
             number, seed = trial.finalist
@@ -62,6 +62,7 @@ class TrialRunner:
             job = Job(
                 title,
                 self.trainer.spec(network, seed, tune.objective if tune.score == "best" else None),
+                kind="finalist" if trial.finalist else "trial",
                 parent=parent,
                 params=config.flatten(trial.values) | {"fit.epochs": epochs, "seed": seed},
                 log_model=trial.finalist is not None,
@@ -102,4 +103,4 @@ def start(params: Params, paths: Paths, device: Device, stopwatch: Stopwatch) ->
 
 
 def _settings(params: Params) -> tuple[object, ...]:
-    return params.tune.model_dump(mode="json"), params.base.model_dump(mode="json"), params.seed
+    return params.search.model_dump(mode="json"), params.base.model_dump(mode="json"), params.seed

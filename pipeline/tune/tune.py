@@ -15,8 +15,9 @@ from models.architecture import trace
 from pipeline.core import atomic, config, search_space
 from pipeline.core.config import TUNED, NetworkConfig, Params
 from pipeline.core.errors import TrainingError
-from pipeline.core.records import Counts, SearchRecord
-from pipeline.tracking import Run
+from pipeline.core.records import RECORD, Counts, SearchRecord
+from pipeline.core.summary import differences
+from pipeline.tracking import Run, description
 from pipeline.train.train import train_network
 from pipeline.tune import finalists
 from pipeline.tune.oracles import Oracle, finalists_oracle, make_oracle
@@ -37,24 +38,24 @@ def tune(runner: TrialRunner, team: Team | None) -> None:
     """
     trainer = runner.trainer
     params, paths, stopwatch = trainer.params, trainer.paths, trainer.tracker.stopwatch
-    atomic.require_writable(paths.search, paths.model(TUNED), paths.training(TUNED))
+    atomic.require_writable(paths.search)
     folder = paths.resumable / "tune" / runner.key
     known = folder / "run_id"
     resumed = known.read_text(encoding="utf-8") if known.is_file() else None
     with trainer.tracker.run("search", resume=resumed) as parent:
         if parent.id != resumed:
-            parent.tags({"params.digest": runner.settings_digest})
-            settings = config.flatten(params.tune.model_dump(mode="json"))
+            parent.tags({"params.digest": runner.settings_digest} | search_tags(runner))
+            settings = config.flatten(params.search.model_dump(mode="json"))
             parent.params(settings | {"seed": params.seed, "precision": trainer.device.precision})
             parent.dataset(trainer.data.info, "search")
             atomic.write_text(known, parent.id or "")
         search = Search(runner, team, folder, parent)
         oracle, trials = search.run()
-        best = ranked(trials, params.tune.objective)
+        best = ranked(trials, params.search.objective)
         if not best:
             raise TrainingError(f"tune: no trial was completed; the first failed with:\n{trials[0].error}")
         winner, rows = best[0], None
-        if len(chosen := best[: params.tune.finalists]) > 1:
+        if len(chosen := best[: params.search.finalists]) > 1:
             winner, rows = search.run_finalists(oracle, chosen)
         network = config.network_from(search_space.apply(params.base.model_dump(mode="json"), winner.values))
         tables = {"trials": trial_table(trials, params.dimensions), "curves": curve_table(trials), "finalists": rows}
@@ -65,7 +66,7 @@ def tune(runner: TrialRunner, team: Team | None) -> None:
             (results / "best.yaml").write_text(pasteable(network, params), encoding="utf-8")
             SearchRecord(
                 run_id=parent.id,
-                objective=params.tune.objective,
+                objective=params.search.objective,
                 data_digest=trainer.data.info.digest,
                 settings_digest=runner.settings_digest,
                 device=trainer.device,
@@ -76,6 +77,7 @@ def tune(runner: TrialRunner, team: Team | None) -> None:
             if (table := tables[name]) is not None:
                 parent.table(name, table)
         parent.file(paths.search)
+        log_winner(winner, network, runner, parent)
     print(f"winner of {len(trials)} trials: {winner.number} ({_shown(winner.metrics)}); training it as {TUNED}")
     train_network(TUNED, network, trainer)
     shutil.rmtree(paths.resumable / "tune", ignore_errors=True)
@@ -95,7 +97,7 @@ class Search:
 
     def run(self) -> tuple[Oracle, list[Trial]]:
         """Run all trials, or those left of an interrupted search; return them in the order in which they were begun."""
-        trainer, tune = self.runner.trainer, self.runner.trainer.params.tune
+        trainer, tune = self.runner.trainer, self.runner.trainer.params.search
         base, seed = trainer.params.base.model_dump(mode="json"), trainer.params.seed
         note = {"search": self.runner.fingerprint, "parent": self.parent.id or ""}
         total = None if tune.tuner == "hyperband" else tune.trials
@@ -107,7 +109,7 @@ class Search:
             def on_end(trial: Trial) -> None:
                 bar.update()
                 outcome = trial.error or f"{_shown(trial.metrics)} after {len(trial.curve)} of {trial.epochs} epochs"
-                bar.write(f"trial {trial.number}: {outcome} {json.dumps(trial.values)}")
+                bar.write(f"trial {trial.number}: {outcome}\n  {self._changes(trial)}")
 
             oracle = make_oracle(tune, base, seed, self.folder, on_end, note)
             self._run_trials(oracle)
@@ -125,7 +127,7 @@ class Search:
 
     def run_finalists(self, searched: Oracle, chosen: list[Trial]) -> tuple[Trial, pd.DataFrame]:
         """Train the best trials with other seeds; return the winner, and a row for each fit."""
-        trainer, tune = self.runner.trainer, self.runner.trainer.params.tune
+        trainer, tune = self.runner.trainer, self.runner.trainer.params.search
 
         def on_end(trial: Trial) -> None:
             assert trial.finalist
@@ -152,6 +154,13 @@ class Search:
         print(f"the winner is trial {verdict.winner}: {reason}", flush=True)
         return next(trial for trial in chosen if trial.number == verdict.winner), table
 
+    def _changes(self, trial: Trial) -> str:
+        """Differences from the base."""
+        base, name = self.runner.trainer.params.base, self.runner.trainer.params.search.base
+        if trial.error:  # its values may not even be those of a network
+            return ", ".join(f"{key} {value}" for key, value in trial.values.items())
+        return differences(self.runner.network(trial.values, base.fit.epochs), base) or f"as {name}"
+
     def _run_trials(self, oracle: Oracle) -> None:
         if self.team:
             self.team.run(oracle)
@@ -160,16 +169,32 @@ class Search:
         def run(trial: Trial, should_stop: ShouldStop) -> Outcome:
             return self.runner.run(trial, should_stop, (trial.note or {}).get("parent"))
 
-        run_trials(oracle, "worker0", self.runner.trainer.params.tune, run)
+        run_trials(oracle, "worker0", self.runner.trainer.params.search, run)
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         assert trial.finalist
         number, seed = trial.finalist
         info = self.runner.trainer.data.info
-        network = self.runner.network(trial.values, self.runner.trainer.params.tune.epochs)
+        network = self.runner.network(trial.values, self.runner.trainer.params.search.epochs)
         counts = Counts.of(trace(network, info.image, len(info.classes)))
         row = {"trial": number, "seed": seed, "status": trial.status, "parameters": counts.parameters}
         return row | {name: trial.metrics.get(name) for name in METRICS}
+
+
+def search_tags(runner: TrialRunner, winner: str = "") -> dict[str, str]:
+    """Kind and description of the search's run."""
+    tune, paths = runner.trainer.params.search, runner.trainer.paths
+    scope = f"Search over {', '.join(d.name for d in runner.trainer.params.dimensions)} of {tune.base}."
+    return description.tags("search", scope, winner, f"Record: `{(paths.search / RECORD).relative_to(paths.root)}`")
+
+
+def log_winner(winner: Trial, network: NetworkConfig, runner: TrialRunner, run: Run) -> None:
+    """Log the winning trial to the search's run, with the names of parameters and metrics that other runs have."""
+    info = runner.trainer.data.info
+    counts = Counts.of(trace(network, info.image, len(info.classes))).model_dump()
+    run.params(description.params(network))
+    run.metrics(counts | {name.replace("val_", "validation_"): value for name, value in winner.metrics.items()})
+    run.tags(search_tags(runner, f"Winner: trial {winner.number}. Its metrics are shown; `{TUNED}` is trained longer."))
 
 
 def pasteable(network: NetworkConfig, params: Params) -> str:

@@ -90,7 +90,7 @@ def _host_and_port(name: str, address: str) -> tuple[str, int]:
 
 def _default_count(params: Params) -> int:
     """One worker per core, limited by trials and memory; one, where more would share a GPU or change what is tried."""
-    tune = params.tune
+    tune = params.search
     gpu = params.runtime.device != "cpu" and any(Path("/dev").glob("nvidia[0-9]*"))
     if gpu or params.runtime.threads != 1 or tune.tuner in ("bayesian", "hyperband"):
         return 1

@@ -16,7 +16,6 @@ CHUNK = 4096  # pairs compared at a time
 NONE = -1  # in a column of row numbers
 CHANCE = 3  # standard errors by which the means of two splits may differ before the difference counts as drift
 REGISTERED = 3.0  # weight of a residual after registration, which fits seven unknowns, as a distance
-PREFILTER = 4  # pairs within this multiple of the bound in the coarse frequencies are compared in the fine ones
 
 
 @dataclass(frozen=True)
@@ -150,13 +149,13 @@ def _registered_pairs(
 
 
 def _close_pairs(rows: pd.DataFrame, spectrum: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of images that are similar in the coarse frequencies, each once, without exact copies."""
+    """Pairs of images that differ in the coarse frequencies by noise at most, each once, without exact copies."""
     digest = rows["sha256"].to_numpy(object)
     pairs = [np.empty(0, np.int64)]
     for one, other in near_duplicates.candidates(near_duplicates.hashes(spectrum)):
         for start in range(0, len(one), CHUNK):
             left, right = one[start : start + CHUNK], other[start : start + CHUNK]
-            close = near_duplicates.distances(spectrum[left], spectrum[right]) < PREFILTER * near
+            close = near_duplicates.distances(spectrum[left], spectrum[right]) < near_duplicates.WHITE * near
             close &= digest[left] != digest[right]
             pairs.append(left[close].astype(np.int64) * len(rows) + right[close])
     earlier, later = np.divmod(np.unique(np.concatenate(pairs)), max(len(rows), 1))

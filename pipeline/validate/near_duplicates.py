@@ -5,7 +5,7 @@ the lowest frequencies of the cosine transform relative to their median. Time an
 images: only neighbours in sorted orders of the hashes are compared.
 
 Not imagehash, which offers hashes alone: 8,309 pairs of MNIST's 60,000 training images have equal 64-bit hashes; 256
-bits leave 7 false pairs instead of 1, and comparing all pairs takes 20 s instead of 0.3 s (docs/data.md).
+bits leave 7 false pairs instead of none, and comparing all pairs takes 20 s instead of 0.3 s (docs/data.md).
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ import numpy as np
 
 COARSE = 8  # frequencies per axis for the hash
 FINE = 16  # frequencies per axis for the distance
+WHITE = (COARSE / FINE) ** 2  # share of the coarse frequencies in white noise; two objects differ more in them
 BITS = 64
 STEP = 16  # bits of rotation between two sorted orders
 WINDOW = 4  # neighbours compared in each order

@@ -43,7 +43,7 @@ def validate(params: Params, entry: Entry, paths: Paths) -> None:
     found["detail"] = findings.details(found, tables.images, published, entry)
     with atomic.folder(paths.validation) as folder:
         ValidationReport(dataset, entry, published, tables, found, bounds.warnings).write(folder)
-    page = paths.validation / PAGE
+    page = (paths.validation / PAGE).relative_to(paths.root)
     errors, warnings = (found[found["severity"] == severity] for severity in (findings.ERROR, findings.WARNING))
     if len(errors):
         raise DataError(
@@ -53,7 +53,9 @@ def validate(params: Params, entry: Entry, paths: Paths) -> None:
     if len(warnings):
         print(f"warnings:\n{findings.summary(warnings)}\nreport: {page}")
     _write_arrays(dataset, entry, paths, published, tables.images)
-    print(tables.splits.round(4).to_string(index=False))
+    drift = tables.splits.filter(like="_drift")
+    shown = tables.splits.drop(columns=drift.columns).assign(largest_drift=drift.max(axis="columns"))
+    print(shown.round(4).to_string(index=False))
 
 
 def refuse_disabled_checks() -> None:

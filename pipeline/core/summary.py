@@ -1,0 +1,115 @@
+"""A network in one line: pooling and dropout, the level of each factor, differences from another network."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from models.spec import DEFAULT_P, POOLING_KEYS, Block, Head, Pooling
+from pipeline.core.config import Augmentation, Fit, NetworkConfig
+
+SEPARATOR = "·"  # between the levels of several blocks
+ABSENT = "-"  # the level of a block that does not have the factor
+NONE = ("0", "none", "no")  # levels of a block without dropout, pooling or batch normalisation
+Levels = Mapping[str, str]  # position (block 1, block 2, ..., head; "" for the whole network) -> level
+
+
+def summary(network: NetworkConfig) -> str:
+    """Pooling of the blocks and of the head, and dropout rates: pooling max·max → flatten | dropout 0·0.3·0.25."""
+    kinds = [SEPARATOR.join(_pooling(block.pooling) for block in network.blocks)] if network.blocks else []
+    rates = SEPARATOR.join(_levels(network)["dropout"].values())
+    return f"pooling {' → '.join([*kinds, network.head.pooling])} | dropout {rates}"
+
+
+def factors(network: NetworkConfig) -> dict[str, str]:
+    """Level of every factor as text, with one value for each block where the blocks differ.
+
+    Pooling, window, dropout and head come first. A factor that the network does not have (p of max pooling) is "".
+    """
+    return {factor: _joined(levels.values()) for factor, levels in _levels(network).items()}
+
+
+def differences(network: NetworkConfig, base: NetworkConfig) -> str:
+    """List the factors in which a network differs from another, with its own levels; "" if there are none.
+
+    A level that several blocks take over is given once: dropout 0.5.
+    """
+    own, other = _levels(network), _levels(base)
+    changed = {factor: _change(levels, other[factor]) for factor, levels in own.items() if levels != other[factor]}
+    return ", ".join(f"{factor} {level}" for factor, level in changed.items() if level)
+
+
+def _change(own: Levels, other: Levels) -> str:
+    if own.keys() != other.keys():
+        joined = _joined(own.values())
+        return joined if joined != _joined(other.values()) else ""
+    changed = [position for position in own if own[position] != other[position]]
+    level = own[changed[0]]
+    if any(own[position] != level for position in changed):
+        return _joined(own.values())
+    others = [found for position, found in own.items() if position not in changed and found not in (level, *NONE)]
+    return f"{level} in {' and '.join(changed)}" if others else level
+
+
+def _levels(network: NetworkConfig) -> dict[str, Levels]:
+    """The levels of every factor, as they are written in params.yaml."""
+
+    def of_blocks(key: str) -> dict[str, str]:
+        return {f"block {number}": _text(getattr(block, key)) for number, block in enumerate(network.blocks, 1)}
+
+    def of_pooling(key: str) -> Levels:
+        poolings = {f"block {number}": block.pooling for number, block in enumerate(network.blocks, 1)}
+        return {position: _of_pooling(pooling, key) for position, pooling in poolings.items()}
+
+    head, fit = network.head, network.fit
+    found: dict[str, Levels] = {
+        "pooling": of_pooling("kind"),
+        "window": of_pooling("window"),
+        "dropout": of_blocks("dropout") | {"head": _text(head.dropout)},
+        "head": {"": head.pooling},
+        "head p": {"": "" if head.p is None else _text(head.p)},
+    }
+    for key in Pooling.model_fields:
+        found[key if key in ("p", "ratio") else f"pooling {key}"] = of_pooling(key)
+    for key in [key for key in Block.model_fields if key not in ("pooling", "dropout")]:
+        found[_words(key)] = of_blocks(key)
+    for key in [key for key in Head.model_fields if key not in ("pooling", "dropout", "p")]:
+        found[key if key in ("dense", "output") else f"head {_words(key)}"] = {"": _text(getattr(head, key))}
+    for key in [key for key in Fit.model_fields if key != "augmentation"]:
+        found[_words(key)] = {"": _text(getattr(fit, key))}
+    for key in Augmentation.model_fields:
+        found[f"augmentation {key}"] = {"": _text(getattr(fit.augmentation, key))}
+    del found["pooling kind"], found["pooling window"]
+    return found
+
+
+def _of_pooling(pooling: Pooling, key: str) -> str:
+    value = getattr(pooling, key) if key in ("kind", *POOLING_KEYS[pooling.kind]) else None
+    return "" if value is None else _text(value)
+
+
+def _pooling(pooling: Pooling) -> str:
+    """The kind, with a window, stride or exponent other than the default."""
+    extras = [str(pooling.window)] if pooling.window != 2 and "window" in POOLING_KEYS[pooling.kind] else []
+    extras += [f"stride {pooling.stride}"] if pooling.stride else []
+    extras += [f"p {_text(pooling.p)}"] if pooling.p and pooling.p != DEFAULT_P[pooling.kind] else []
+    return " ".join([pooling.kind, *extras])
+
+
+def _joined(levels: Iterable[str]) -> str:
+    found = list(levels)
+    return found[0] if len(set(found)) == 1 else SEPARATOR.join(level or ABSENT for level in found)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return "+".join(map(_text, value)) or "none"
+    return str(value)
+
+
+def _words(key: str) -> str:
+    return {"batch_norm": "batch normalisation"}.get(key, key.replace("_", " "))

@@ -1,0 +1,54 @@
+"""Saliency: the evidence for a class at each position of an image."""
+
+from functools import reduce
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
+
+
+def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """The evidence for a class at each position of the last convolution: float32 (n, height, width), at least 0.
+
+    ReLU(sum_k alpha_k A_k), with A_k the feature maps of the last convolution and alpha_k the mean over the positions
+    of the derivative of the class's logit by A_k; brought to the size of the image by linear interpolation. Selvaraju
+    et al.: Grad-CAM: visual explanations from deep networks via gradient-based localization, arXiv 1610.02391.
+
+    Args:
+        images: uint8, of shape (n, height, width, channels).
+        classes: one class for each image, (n,).
+
+    Returns:
+        None for a network without convolutions.
+    """
+    convolutions = [number for number, layer in enumerate(model.layers) if isinstance(layer, CONVOLUTIONS)]
+    if not convolutions:
+        return None
+    until, output = convolutions[-1] + 1, model.layers[-1]
+    maps = _through(model.layers[:until], scaled(images))
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        vector = ops.cast(_through(model.layers[until:-1], maps), "float32")
+        logits = ops.matmul(vector, output.kernel) + output.bias  # the layer itself may end in softmax
+        chosen = ops.sum(logits * ops.one_hot(classes, logits.shape[-1]), axis=1)
+    weights = ops.mean(ops.cast(tape.gradient(chosen, maps), "float32"), axis=(1, 2), keepdims=True)
+    evidence = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True))
+    return array(ops.image.resize(evidence, images.shape[1:3], interpolation="bilinear"))[..., 0]
+
+
+def scaled(images: np.ndarray) -> Any:
+    """Convert uint8 images to a tensor with values in [0, 1]."""
+    return ops.convert_to_tensor(images.astype(np.float32) / 255)
+
+
+def array(values: Any) -> np.ndarray:
+    """Convert a tensor of any precision to float32."""
+    return ops.convert_to_numpy(ops.cast(values, "float32"))
+
+
+def _through(layers: list[keras.Layer], values: Any) -> Any:
+    return reduce(lambda entering, layer: layer(entering, training=False), layers, values)
