@@ -99,10 +99,15 @@ def test_an_interrupted_stage_tells_that_it_resumes(waiting: Project, environmen
         env=waiting.environment(**environment),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where a shell runs in the background
     )
-    assert eventually((waiting.root / "started").exists)
-    stage.send_signal(signal.SIGINT)
-    _, errors = stage.communicate(timeout=60)
+    with stage:
+        try:
+            assert eventually((waiting.root / "started").exists)
+            stage.send_signal(signal.SIGINT)
+            _, errors = stage.communicate(timeout=60)
+        finally:
+            stage.kill()
     assert errors.split("\n") == ["", told, ""]
     assert stage.returncode == 128 + signal.SIGINT
 

@@ -398,7 +398,7 @@ def test_network_is_added_without_code_and_two_experiments_run_in_parallel(clone
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     by_experiment = {
         run.data.tags.get("dvc.experiment"): run
-        for run in client.search_runs(experiments, "attributes.run_name = 'model_1'")
+        for run in client.search_runs(experiments, "attributes.run_name LIKE 'model_1 · dense %'")
     }
     for units in ("16", "24"):
         run = by_experiment[f"dense-{units}"]
@@ -424,7 +424,7 @@ def test_mlflow_runs_stages_and_variants(clone: Project):
     assert mlflow.MlflowClient(f"sqlite:///{clone.root / 'mlflow.db'}").get_run(parent).info.status == "FINISHED"
     output = mlflow_run("-e", "variant", "-P", "set=models.model_1.fit.epochs=1")
     assert ran(output)[:2] == ["config", "train@model_1"]
-    assert runs(clone)["model_1"].data.params["fit.epochs"] == "1"
+    assert runs(clone)["model_1 · epochs 1"].data.params["fit.epochs"] == "1"
 
 
 def test_plots_and_metrics_can_be_compared_between_revisions(repository: Project, tmp_path: Path):

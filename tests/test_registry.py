@@ -84,6 +84,7 @@ def test_the_best_by_validation_is_registered_with_its_lineage(tmp_path: Path):
     assert (version.run_id, version.source, champion(tmp_path)) == (better.run_id, better.model_uri, version.version)
     assert version.tags == {
         "model": "better",
+        "summary": better.record.summary,
         "model.sha256": better.record.sha256,
         "data.digest": INFO.digest,
         "params.digest": "1" * 32,

@@ -306,6 +306,18 @@ def test_without_proc_processes_are_identified_as_well(tmp_path: Path, monkeypat
     assert not processes.alive(f"{processes.host()}:{ended.pid}:1.00")
 
 
+def test_a_process_of_before_a_restart_of_the_machine_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    boot, stat = tmp_path / "sys/kernel/random/boot_id", tmp_path / str(os.getpid()) / "stat"
+    for path, text in ((boot, "first"), (stat, Path("/proc/self/stat").read_text())):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    monkeypatch.setattr(processes, "PROC", tmp_path)
+    mine = processes.own()
+    assert processes.alive(mine)
+    boot.write_text("second")
+    assert not processes.alive(mine)
+
+
 def test_a_killed_process_that_its_parent_has_not_waited_for_is_dead():
     with subprocess.Popen(["sleep", "600"]) as child:
         identity = f"{processes.host()}:{child.pid}:{processes._start(child.pid)}"

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from pipeline.core import config
 from pipeline.core.command import Stopwatch
-from pipeline.core.errors import TrainingError
+from pipeline.core.errors import DataError, TrainingError
 from pipeline.core.records import Device
 from pipeline.train import train
 from pipeline.train.callbacks import Monitor
@@ -19,9 +19,10 @@ from pipeline.train.fit import FitSpec
 from pipeline.tune import trial_runner
 from pipeline.tune.trial import Trial
 from pipeline.tune.trial_runner import TrialRunner
-from pipeline.tune.tune import log_winner
+from pipeline.tune.tune import log_winner, tune
 
 from .conftest import Project
+from .test_train_output import refuse
 
 EPOCH = {"loss": 1.0, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.4}
 TRIAL = Trial(3, {"head.dropout": 0.5}, 4, "RUNNING", {}, [])
@@ -46,6 +47,24 @@ def only_run(root: Path) -> Run:
     client = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     [run] = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     return run
+
+
+def test_a_search_without_a_completed_trial_ends_with_the_first_error(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(train, "fit", failing(TrainingError("the loss of epoch 1 is not a number")))
+    with pytest.raises(TrainingError, match=r"no trial was completed; .*\n.*the loss of epoch 1 is not a number"):
+        tune(runner, None)
+    assert not runner.trainer.paths.search.exists()
+
+
+def test_an_output_that_cannot_be_written_is_named_before_the_search(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+):
+    refuse(monkeypatch, runner.trainer.paths.search.parent)
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("a fit began"))
+    with pytest.raises(DataError, match="artifacts/tune: cannot be written: Permission denied"):
+        tune(runner, None)
 
 
 @pytest.mark.parametrize(

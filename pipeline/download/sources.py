@@ -107,7 +107,8 @@ def _alarm(seconds: float, problem: str) -> Iterator[None]:
         raise TimeoutError(problem)
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))  # 0 would mean never
+    # Again each second: Python drops an exception that is raised within the clean-up of an object. 0 would mean never.
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1)
     try:
         yield
     finally:
