@@ -255,6 +255,13 @@ def test_pictures_are_of_the_committed_results():
         assert recorded[picture] == sources["digests"](picture, committed), f"draw {picture} again"
 
 
+def test_quoted_search_is_the_committed_one():
+    quoted = committed("docs/search_analysis.md").partition("(`results/search.md`):\n")[2].strip().partition("\n\n")[0]
+    rows = [line for line in quoted.splitlines() if line.startswith("| `")]
+    assert len(rows) > 2
+    assert set(rows) <= set(committed("results/search.md").splitlines())
+
+
 def test_committed_results_are_those_of_the_committed_parameters():
     lock, params = yaml.load(committed("dvc.lock"))["stages"], yaml.load(committed("params.yaml"))
     networks = [f"train@{name}" for name in params["models"]]

@@ -23,6 +23,8 @@ COLUMNS = {  # widths in pixels; a window of 1,280 shows those up to test_accura
     "params.`dropout`": 105,
     SORTED_BY: 135,
     "metrics.`test_accuracy`": 100,
+    "metrics.`test_accuracy_low`": 130,  # the 95 % interval
+    "metrics.`test_accuracy_high`": 135,
     "metrics.`parameters`": 95,
     "metrics.`test_loss`": 90,
     "duration": 80,
