@@ -102,7 +102,8 @@ def sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def features(images: np.ndarray) -> np.ndarray:
     """Pixels from 0 to 1 as rows, averaged over areas where an image has more than SIDE rows or columns."""
     parts = np.array_split(images, range(CHUNK, len(images), CHUNK))
-    return np.concatenate([_averaged(part) for part in parts]).reshape(len(images), -1)
+    # In float32, where the solver stops depends on the kernels of BLAS, and the loss differs by 1e-4.
+    return np.concatenate([_averaged(part) for part in parts]).reshape(len(images), -1).astype(np.float64)
 
 
 def compare(networks: Probabilities, baselines: Probabilities, labels: np.ndarray) -> pd.DataFrame:
