@@ -19,6 +19,8 @@ while [ ! -f go ] && [ $tries -lt 60 ]; do sleep 1; tries=$((tries + 1)); done
 mkdir .venv/lib/python3.11/site-packages/one-1.0.dist-info
 """
 MARKER = ".venv/.installed-requirements"
+# Without the variables of the `make test` that may run these tests: make would speak as its child.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_installation_counts_packages_in_a_terminal(folder: Path):
     main, terminal = pty.openpty()
-    make = subprocess.Popen(["make", "setup"], cwd=folder, stdout=terminal, stderr=subprocess.STDOUT)
+    make = subprocess.Popen(["make", "setup"], cwd=folder, env=ENVIRONMENT, stdout=terminal, stderr=subprocess.STDOUT)
     os.close(terminal)
     shown = ""
     while "\rpackages: 1 downloaded, 0 installed" not in shown:
@@ -50,7 +52,7 @@ def test_installation_counts_packages_in_a_terminal(folder: Path):
 def test_installation_that_fails(folder: Path):
     for file in ("go", "refused"):
         (folder / file).touch()
-    done = subprocess.run(["make", "setup"], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(["make", "setup"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert "ERROR: a hash differs" in done.stderr
     assert "Error 3" in done.stderr
     assert done.stdout == "installing the packages of requirements.txt in .venv\npackages: 1 downloaded, 0 installed\n"
