@@ -251,6 +251,15 @@ def test_a_malformed_body_is_not_logged(
     assert not caplog.records
 
 
+def test_answers_are_sent_without_waiting_for_acknowledgements():
+    with (
+        server._listen(server.Address("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()),
+        closing(listening.accept()[0]) as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
 def test_an_address_that_cannot_be_listened_at_is_reported(host: str):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
