@@ -55,7 +55,7 @@ def kept(project: Project) -> str:
 
 def killed(project: Project, workers: str, seconds: float) -> bool:
     """Run `dvc repro`, kill it and everything it started after so many seconds; False if it ended before."""
-    environment = project.environment(TUNE_WORKERS=workers)
+    environment = project.environment(FIT_WORKERS=workers)
     command, nowhere = ["dvc", "repro", "tune"], subprocess.DEVNULL
     with subprocess.Popen(
         command, cwd=project.root, env=environment, stdout=nowhere, stderr=nowhere, start_new_session=True

@@ -27,7 +27,8 @@ from pipeline.report import markers
 from pipeline.runtime import device
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
-from pipeline.train.fit import FitSpec, fit
+from pipeline.train.fit import fit
+from pipeline.train.task import FitSpec
 
 DOCUMENT = ROOT / "docs" / "robustness.md"
 BEGIN, END = "<!-- shifts: written by `python -m benchmarks.pooling --write` -->", "<!-- end of shifts -->"

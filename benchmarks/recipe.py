@@ -33,8 +33,9 @@ from pipeline.report import markers
 from pipeline.runtime import device
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
-from pipeline.train.callbacks import Monitor
-from pipeline.train.fit import FitSpec, fit
+from pipeline.train.fit import fit
+from pipeline.train.monitor import Monitor
+from pipeline.train.task import FitSpec
 from pipeline.validate.validate import validate
 
 NAME = "recipe"

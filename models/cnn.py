@@ -1,5 +1,6 @@
 """Build the Keras model of a specification."""
 
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import singledispatch
@@ -19,6 +20,7 @@ def build(
     precision: str = "float32",
     *,
     to_train: bool = False,
+    seed: int | None = None,
 ) -> keras.Model:
     """Build an untrained model for images of shape (height, width, channels), values in [0, 1].
 
@@ -28,10 +30,23 @@ def build(
     Args:
         to_train: use drop-in layers that train faster (`models.fast_layers`). Weights and function are the same, but
             the model is not meant to be saved.
+        seed: of initial weights, dropout and random pooling; None: they differ between models.
     """
     plan, dtype = list(architecture.plan(network, image, classes)), POLICIES[precision]
     made = _layers_to_train(plan, dtype) if to_train else (_keras_layer(layer, dtype) for layer in plan)
-    return keras.Sequential([keras.Input(image, name="image"), *made], name="network")
+    seeded = made if seed is None else _seeded(made, random.Random(seed))
+    return keras.Sequential([keras.Input(image, name="image"), *seeded], name="network")
+
+
+def _seeded(layers: Iterable[keras.Layer], seeds: random.Random) -> Iterator[keras.Layer]:
+    """Set the seeds that Keras would draw from Python's global generator, which other threads draw from as well."""
+    for layer in layers:
+        for name in ("kernel_initializer", "depthwise_initializer", "pointwise_initializer"):
+            if (initializer := getattr(layer, name, None)) is not None:
+                initializer.seed = seeds.randint(1, 10**9)
+        if (generator := getattr(layer, "seed_generator", None)) is not None:
+            generator.state.assign([seeds.randint(1, 10**9), 0])
+        yield layer
 
 
 def _layers_to_train(plan: Iterable[architecture.Layer], dtype: str) -> Iterator[keras.Layer]:

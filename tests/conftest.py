@@ -17,6 +17,7 @@ from pipeline.core import config, dataset, records
 from pipeline.core.command import Stopwatch
 from pipeline.core.paths import Paths
 from pipeline.core.provenance import Origin
+from pipeline.engine.engine import InProcess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as commands set it, before a test imports TensorFlow
 
@@ -57,7 +58,7 @@ class Project:
         }
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         # One process for a search: starting more would take longer than these searches.
-        return inherited | {"PATH": tools, "DVC_NO_ANALYTICS": "1", "TUNE_WORKERS": "1"} | more
+        return inherited | {"PATH": tools, "DVC_NO_ANALYTICS": "1", "FIT_WORKERS": "1"} | more
 
     def params(self) -> Any:
         return yaml.load(self.root / "params.yaml")
@@ -69,6 +70,14 @@ class Project:
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)
+
+
+class Here(InProcess):
+    """The tests' own process, with a device that is the same everywhere."""
+
+    @property
+    def device(self) -> records.Device:
+        return records.Device(kind="cpu", name="a processor", precision="float32", threads=1)
 
 
 def overlaid(values: Any, changes: Any) -> Any:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.core.config import Augmentation
 from pipeline.core.dataset import Split
+from pipeline.core.sections import Augmentation
 from pipeline.train.augmentation import places, random_affine, random_field, sampled, transformed
 from pipeline.train.batches import TrainingBatches, scoring_batches
 

@@ -44,13 +44,13 @@ def test_settings_are_applied_and_unused_packages_are_not_loaded(project: Projec
 import sys
 from pipeline.runtime.startup import load_tensorflow
 load_tensorflow()
-from pipeline.core import config
+from pipeline.core import sections
 from pipeline.runtime import device
 from pipeline.train import fit, train
 print({"sklearn", "scipy.stats", "matplotlib.pyplot"} & set(sys.modules))
 import matplotlib.pyplot, sklearn.metrics
 for precision in ("float32", "bfloat16"):
-    found = device.start(config.Runtime(device="cpu", precision=precision, threads=1))
+    found = device.start(sections.Runtime(device="cpu", precision=precision, threads=1))
     print(found.kind, found.precision, found.threads, device.tf.config.threading.get_intra_op_parallelism_threads())
 """
     lines = project.run(sys.executable, "-c", program).stdout.splitlines()

@@ -174,11 +174,11 @@ from models import cnn
 from models.spec import Network
 from pipeline.runtime import saved_model
 loaded = saved_model.load(Path("saved.keras"), saved_model.digest(Path("saved.keras")))
-saved_model.save(loaded, Path("saved_again.keras"))
+Path("saved_again.keras").write_bytes(saved_model.content(loaded))
 np.save("predictions.npy", loaded(np.load("images.npy")).numpy())
 keras.utils.set_random_seed(int(sys.argv[1]))
 built = cnn.build(Network.model_validate_json(Path("network.json").read_text()), tuple(map(int, sys.argv[2:5])), 10)
-saved_model.save(built, Path("built_again.keras"))
+Path("built_again.keras").write_bytes(saved_model.content(built))
 """
 
 
@@ -190,10 +190,10 @@ def test_equal_models_are_saved_as_equal_files_in_every_process(tmp_path: Path) 
     keras.utils.set_random_seed(SEED)
     built = cnn.build(network, IMAGE, CLASSES)
     expected = built(images(8)).numpy()
-    saved_model.save(built, saved)
+    saved.write_bytes(saved_model.content(built))
     content = saved.read_bytes()
 
-    saved_model.save(built, tmp_path / "twice.keras")
+    (tmp_path / "twice.keras").write_bytes(saved_model.content(built))
     assert (tmp_path / "twice.keras").read_bytes() == content
     np.testing.assert_array_equal(saved_model.load(saved, saved_model.digest(saved))(images(8)).numpy(), expected)
 

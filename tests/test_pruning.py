@@ -1,6 +1,6 @@
 """The median stopping rule, against curves calculated by hand."""
 
-from pipeline.core.config import Pruning
+from pipeline.core.sections import Pruning
 from pipeline.tune.pruning import stopped_after
 
 RULE = Pruning(min_trials=3, min_epochs=1)

@@ -1,5 +1,6 @@
 """Searches with Keras Tuner, with functions of the values in place of training."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import pandas as pd
 import pytest
 
 from pipeline.core import config, search_space
-from pipeline.core.config import Params, Pruning, Tune
-from pipeline.tune import payload
-from pipeline.tune.oracles import hyperparameters, make_oracle, sample
-from pipeline.tune.search import PruningCheck, run_trials, settled_trials
-from pipeline.tune.trial import METRICS, Metrics, Outcome, RunTrial, ShouldStop, Trial, curve_table, ranked, trial_table
+from pipeline.core.config import Params
+from pipeline.core.sections import Pruning, Tune
+from pipeline.engine import engine
+from pipeline.tune.oracles import hyperparameters, sample
+from pipeline.tune.search import RunTrial, Search, ShouldStop
+from pipeline.tune.trial import METRICS, Metrics, Outcome, Trial, curve_table, ranked, trial_table
 
 from .conftest import ROOT, Project
 
@@ -71,24 +73,26 @@ def last(curve: list[Metrics]) -> Metrics:
     return {name: curve[-1][name] for name in METRICS}
 
 
-def loss(trial: Trial, should_stop: ShouldStop) -> Outcome:
+def run_epochs(epochs: list[Metrics], should_stop: ShouldStop) -> Outcome:
     """Run epoch by epoch, as training does."""
     run: list[Metrics] = []
-    for epoch in curve(trial):
+    for epoch in epochs:
         run.append(epoch)
         if should_stop(run):
-            break
+            return Outcome("PRUNED", {}, run)
     return Outcome("COMPLETED", last(run), run)
+
+
+async def loss(trial: Trial, should_stop: ShouldStop) -> Outcome:
+    return run_epochs(curve(trial), should_stop)
 
 
 def searched(tune: Tune, base: dict[str, Any], seed: int, folder: Path, run: RunTrial) -> list[Trial]:
     """The trials of a search, or of the rest of one that was interrupted."""
-    oracle = make_oracle(tune, base, seed, folder)
-    run_trials(oracle, "worker", tune, run)
-    return settled_trials(oracle)
+    return engine.complete(Search(tune, base, seed, folder).run(run))
 
 
-def never(trial: Trial, should_stop: ShouldStop) -> Outcome:
+async def never(trial: Trial, should_stop: ShouldStop) -> Outcome:
     pytest.fail(f"trial {trial.number} was run again")
 
 
@@ -177,10 +181,9 @@ def test_the_seed_determines_the_trials(params: Params, base: dict[str, Any], tu
 @pytest.mark.parametrize("tuner", ["random", "bayesian", "grid"])
 def test_inactive_values_make_no_further_networks(params: Params, base: dict[str, Any], tuner: str, tmp_path: Path):
     tune = with_tuner(params, tuner, trials=40, space=NINE)
-    oracle = make_oracle(tune, base, 7, tmp_path)
-    run_trials(oracle, "worker", tune, loss)
-    trials = settled_trials(oracle)
-    assert oracle.used_up
+    search = Search(tune, base, 7, tmp_path)
+    trials = engine.complete(search.run(loss))
+    assert search.oracle.used_up
     assert len(trials) == len({json.dumps(trial.values) for trial in trials}) == 9
     for trial in trials:
         kind: Any = trial.values["blocks.0.pooling.kind"]
@@ -194,10 +197,9 @@ def test_hyperband_runs_its_longer_rounds_when_the_space_is_exhausted(
 ):
     few = {"head": {"pooling": ["flatten", "global_average", "global_max"], "batch_norm": [True, False]}}
     tune = with_tuner(params, "hyperband", space=few)
-    oracle = make_oracle(tune, base, 7, tmp_path)
-    run_trials(oracle, "worker", tune, loss)
-    trials = settled_trials(oracle)
-    assert oracle.used_up
+    search = Search(tune, base, 7, tmp_path)
+    trials = engine.complete(search.run(loss))
+    assert search.oracle.used_up
     assert [trial.epochs for trial in trials] == [1] * 6 + [3, 3, 9]
     assert len({json.dumps(trial.values) for trial in trials[:6]}) == 6
 
@@ -209,9 +211,9 @@ def test_every_trial_is_a_valid_network_with_short_decimals(params: Params, base
 
 
 def test_failed_trials_are_recorded_and_the_search_continues(params: Params, base: dict[str, Any], tmp_path: Path):
-    def sometimes(trial: Trial, should_stop: ShouldStop) -> Outcome:
+    async def sometimes(trial: Trial, should_stop: ShouldStop) -> Outcome:
         bad = trial.number in (1, 2, 3)
-        return Outcome("FAILED", {}, [], "MemoryError: no memory") if bad else loss(trial, should_stop)
+        return Outcome("FAILED", {}, [], "MemoryError: no memory") if bad else await loss(trial, should_stop)
 
     for tuner in ("random", "bayesian"):
         trials = searched(with_tuner(params, tuner), base, 7, tmp_path / tuner, sometimes)
@@ -223,7 +225,7 @@ def test_failed_trials_are_recorded_and_the_search_continues(params: Params, bas
 
 
 def test_a_programming_error_ends_the_search(params: Params, base: dict[str, Any], tmp_path: Path):
-    def broken(trial: Trial, should_stop: ShouldStop) -> Outcome:
+    async def broken(trial: Trial, should_stop: ShouldStop) -> Outcome:
         raise TypeError("a mistake")
 
     with pytest.raises(TypeError, match="a mistake"):
@@ -275,31 +277,44 @@ def test_hyperband_is_not_pruned(params: Params, base: dict[str, Any], tmp_path:
     assert {trial.status for trial in trials} == {"COMPLETED"}
 
 
-def test_pruning_does_not_depend_on_parallel_trials(params: Params, base: dict[str, Any], tmp_path: Path):
-    """Two at a time, of which the later one ends first, before the outcome of the other is known."""
-    tune = with_tuner(params, "random", pruning=RULE, trials=16)
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_the_result_does_not_depend_on_which_trial_ends_first(
+    params: Params, base: dict[str, Any], tuner: str, tmp_path: Path
+):
+    """Two trials at a time, of which each ends when a random number of steps of the other one are over."""
+    tune = with_tuner(params, tuner, pruning=RULE, trials=16, concurrent_trials=3)
+    results = []
+    for seed in range(4):
+        slots, draws = asyncio.Semaphore(2), np.random.default_rng(seed)
+
+        async def late(trial: Trial, should_stop: ShouldStop, slots: Any = slots, draws: Any = draws) -> Outcome:
+            async with slots:
+                run: list[Metrics] = []
+                for epoch in curve(trial):
+                    for _ in range(int(draws.integers(9))):
+                        await asyncio.sleep(0)
+                    run.append(epoch)
+                    if should_stop(run):
+                        return Outcome("PRUNED", {}, run)
+                return Outcome("COMPLETED", last(run), run)
+
+        results.append(searched(tune, base, 7, tmp_path / str(seed), late))
     alone = searched(tune, base, 7, tmp_path / "alone", loss)
-    oracle = make_oracle(tune, base, 7, tmp_path / "pairs")
-    for _ in range(8):
-        pair = [oracle.create_trial(name) for name in ("one", "other")]
-        for offered in reversed(pair):
-            check = PruningCheck(oracle, offered.trial_id, tune)
-            payload.finish(offered, loss(payload.attached(offered), check))
-            oracle.end_trial(offered)
-    assert settled_trials(oracle) == alone
+    assert results == [alone] * 4
+    if tuner in ("random", "grid"):
+        assert {trial.status for trial in alone} == {"COMPLETED", "PRUNED"}
 
 
 def test_score_best_takes_the_best_epoch(params: Params, base: dict[str, Any], tmp_path: Path):
     tune = with_tuner(params, "random", pruning=RULE, score="best", objective="val_accuracy")
 
-    def falling(trial: Trial, should_stop: ShouldStop) -> Outcome:
-        run: list[Metrics] = []
-        for epoch in range(9):
-            level = 0.9 if trial.number < 2 else 0.5
-            run.append({"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": level - 0.01 * epoch})
-            if should_stop(run):
-                break
-        return Outcome("COMPLETED", last(run), run)
+    async def falling(trial: Trial, should_stop: ShouldStop) -> Outcome:
+        level = 0.9 if trial.number < 2 else 0.5
+        accuracies = [level - 0.01 * epoch for epoch in range(9)]
+        return run_epochs(
+            [{"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": value} for value in accuracies],
+            should_stop,
+        )
 
     trials = searched(tune, base, 7, tmp_path, falling)
     assert [(trial.status, trial.metrics["val_accuracy"]) for trial in trials[2:]] == [("PRUNED", 0.5)] * 4
@@ -315,10 +330,10 @@ from tests.test_search import RULE, loss, searched
 params = config.load(Paths(Path(sys.argv[1])))
 tune = params.search.model_copy(update={"tuner": sys.argv[2], "pruning": RULE})
 
-def run(trial, should_stop):
+async def run(trial, should_stop):
     if trial.number == 3:
         os.kill(os.getpid(), 9)
-    return loss(trial, should_stop)
+    return await loss(trial, should_stop)
 
 searched(tune, params.base.model_dump(mode="json"), 7, Path(sys.argv[3]), run)
 """
@@ -333,9 +348,9 @@ def test_a_killed_search_resumes_with_the_same_result(
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -9
     run: list[int] = []
 
-    def counted(trial: Trial, should_stop: ShouldStop) -> Outcome:
+    async def counted(trial: Trial, should_stop: ShouldStop) -> Outcome:
         run.append(trial.number)
-        return loss(trial, should_stop)
+        return await loss(trial, should_stop)
 
     tune = with_tuner(params, tuner, pruning=RULE)
     resumed = searched(tune, base, 7, folder, counted)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from models.spec import POOLING_KEYS
 from pipeline.core import config, search_space
-from pipeline.core.config import Augmentation, Fit
 from pipeline.core.search_space import Range
+from pipeline.core.sections import Augmentation, Fit
 from pipeline.tune.oracles import hyperparameters, sample
 
 FIT = Fit(

@@ -9,17 +9,15 @@ import pytest
 
 from pipeline.core import baseline, config
 from pipeline.core.paths import Paths
-from pipeline.core.records import Device
 from pipeline.tracking import __main__ as catching_up
 from pipeline.tracking import store, view
 from pipeline.tracking.description import KIND, NOTE, Kind
 from pipeline.train.train import Job, Trainer
 
-from .conftest import Project
+from .conftest import Here, Project
 from .test_tracking import opened, stored, tracker
 
 KINDS: tuple[Kind, ...] = ("network", "replicate", "trial", "finalist")
-CPU = Device(kind="cpu", name="a processor", precision="float32", threads=1)
 
 pytestmark = pytest.mark.usefixtures("no_store")
 
@@ -132,7 +130,8 @@ def test_changes_of_an_experiment_are_those_since_its_baseline(
 
 def test_runs_are_named_after_the_change_and_described(experiment: Project):
     params = config.load(experiment.paths)
-    trainer = Trainer(params, experiment.paths, None, CPU, tracker(experiment.root))  # type: ignore[arg-type]
+    here = Here(params.runtime)
+    trainer = Trainer(params, experiment.paths, None, here, tracker(experiment.root))  # type: ignore[arg-type]
     network = params.models["model_2"]
     assert trainer.title("model_2", network) == "model_2 · dropout 0.5, learning rate 0.01"
     found = {kind: trainer.description(Job("model_2", trainer.spec(network, 43), kind=kind)) for kind in KINDS}

@@ -9,14 +9,13 @@ import pytest
 from pipeline.core import atomic, config
 from pipeline.core.command import Stopwatch
 from pipeline.core.errors import DataError
-from pipeline.core.records import Device
-from pipeline.train import callbacks, train
+from pipeline.engine import engine
+from pipeline.train import callbacks
+from pipeline.train import fit as fitting
 from pipeline.train.train import Trainer, train_network
 
-from .conftest import Project
+from .conftest import Here, Project
 from .test_fit import fitted
-
-CPU = Device(kind="cpu", name="a processor", precision="float32", threads=1)
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int = errno.EACCES) -> None:
@@ -36,11 +35,11 @@ def test_an_output_that_cannot_be_written_is_named_before_the_fit(
 ):
     project = copy_of_validated
     params = config.load(project.paths)
-    trainer = Trainer.create("train", params, project.paths, CPU, Stopwatch())
+    trainer = Trainer.create("train", params, project.paths, Here(params.runtime), Stopwatch())
     refuse(monkeypatch, project.paths.trainings)
-    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("the fit began"))
+    monkeypatch.setattr(fitting, "fit", lambda *_: pytest.fail("the fit began"))
     with pytest.raises(DataError, match=r"artifacts/train/.*: cannot be written: Permission denied"):
-        train_network("model_1", params.network("model_1"), trainer)
+        engine.complete(train_network("model_1", params.network("model_1"), trainer))
     assert not (project.root / "mlflow.db").exists(), "no run was opened"
 
 

@@ -6,33 +6,37 @@ from typing import Any
 
 import mlflow
 import pytest
-import tensorflow as tf
 from mlflow.entities import Run
 
 from pipeline.core import config
 from pipeline.core.command import Stopwatch
 from pipeline.core.errors import DataError, TrainingError
-from pipeline.core.records import Device
-from pipeline.train import train
-from pipeline.train.callbacks import Monitor
-from pipeline.train.fit import FitSpec
-from pipeline.tune import trial_runner
-from pipeline.tune.trial import Trial
+from pipeline.engine import engine
+from pipeline.train import fit as fitting
+from pipeline.train.monitor import Monitor
+from pipeline.train.task import FitSpec
+from pipeline.train.train import Trainer
+from pipeline.tune.search import ShouldStop
+from pipeline.tune.trial import Outcome, Trial
 from pipeline.tune.trial_runner import TrialRunner
 from pipeline.tune.tune import log_winner, tune
 
-from .conftest import Project
+from .conftest import Here, Project
 from .test_train_output import refuse
 
 EPOCH = {"loss": 1.0, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.4}
-TRIAL = Trial(3, {"head.dropout": 0.5}, 4, "RUNNING", {}, [])
-CPU = Device(kind="cpu", name="a processor", precision="float32", threads=1)
+TRIAL = Trial(3, {"head.dropout": 0.5}, 4)
 
 
 @pytest.fixture
 def runner(copy_of_validated: Project, no_store: None) -> TrialRunner:
     paths = copy_of_validated.paths
-    return trial_runner.start(config.load(paths), paths, CPU, Stopwatch())
+    params = config.load(paths)
+    return TrialRunner(Trainer.create("tune", params, paths, Here(params.runtime), Stopwatch()))
+
+
+def outcome_of(runner: TrialRunner, trial: Trial, should_stop: ShouldStop = lambda curve: False) -> Outcome:
+    return engine.complete(runner.trial(trial, should_stop))
 
 
 def failing(error: BaseException) -> Callable[..., None]:
@@ -52,9 +56,9 @@ def only_run(root: Path) -> Run:
 def test_a_search_without_a_completed_trial_ends_with_the_first_error(
     runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(train, "fit", failing(TrainingError("the loss of epoch 1 is not a number")))
+    monkeypatch.setattr(fitting, "fit", failing(TrainingError("the loss of epoch 1 is not a number")))
     with pytest.raises(TrainingError, match=r"no trial was completed; .*\n.*the loss of epoch 1 is not a number"):
-        tune(runner, None)
+        engine.complete(tune(runner.trainer))
     assert not runner.trainer.paths.search.exists()
 
 
@@ -62,9 +66,9 @@ def test_an_output_that_cannot_be_written_is_named_before_the_search(
     runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
 ):
     refuse(monkeypatch, runner.trainer.paths.search.parent)
-    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("a fit began"))
+    monkeypatch.setattr(fitting, "fit", lambda *_: pytest.fail("a fit began"))
     with pytest.raises(DataError, match="artifacts/tune: cannot be written: Permission denied"):
-        tune(runner, None)
+        engine.complete(tune(runner.trainer))
 
 
 @pytest.mark.parametrize(
@@ -72,12 +76,11 @@ def test_an_output_that_cannot_be_written_is_named_before_the_search(
     [
         TrainingError("the loss of epoch 2 is not a number"),
         MemoryError("no memory"),
-        tf.errors.ResourceExhaustedError(None, None, "no memory"),
     ],
 )
 def test_failure_of_the_trial_is_an_outcome(runner: TrialRunner, error: Exception, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(train, "fit", failing(error))
-    outcome = runner.run(TRIAL, lambda curve: False, None)
+    monkeypatch.setattr(fitting, "fit", failing(error))
+    outcome = outcome_of(runner, TRIAL)
     assert (outcome.status, outcome.metrics, outcome.curve) == ("FAILED", {}, [EPOCH])
     assert str(outcome.error).startswith(type(error).__name__)
     run = only_run(runner.trainer.paths.root)
@@ -85,21 +88,21 @@ def test_failure_of_the_trial_is_an_outcome(runner: TrialRunner, error: Exceptio
 
 
 def test_network_that_leaves_nothing_of_the_image_is_a_failure_of_the_trial(runner: TrialRunner):
-    trial = Trial(3, {f"blocks.{block}.pooling.window": 9 for block in range(3)}, 4, "RUNNING", {}, [])
-    outcome = runner.run(trial, lambda curve: False, None)
+    trial = Trial(3, {f"blocks.{block}.pooling.window": 9 for block in range(3)}, 4)
+    outcome = outcome_of(runner, trial)
     assert outcome.status == "FAILED"
     assert "too large for" in str(outcome.error)
 
 
 def test_programming_error_is_not_hidden(runner: TrialRunner, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(train, "fit", failing(TypeError("a mistake")))
+    monkeypatch.setattr(fitting, "fit", failing(TypeError("a mistake")))
     with pytest.raises(TypeError, match="a mistake"):
-        runner.run(TRIAL, lambda curve: False, None)
+        outcome_of(runner, TRIAL)
 
 
 def test_stopped_trial_keeps_its_curve_and_its_metrics(runner: TrialRunner):
-    outcome = runner.run(TRIAL, lambda curve: len(curve) == 1, None)
-    assert (outcome.status, len(outcome.curve)) == ("COMPLETED", 1)  # the search decides that it was pruned
+    outcome = outcome_of(runner, TRIAL, lambda curve: len(curve) == 1)
+    assert (outcome.status, len(outcome.curve)) == ("PRUNED", 1)
     run = only_run(runner.trainer.paths.root)
     assert run.info.status == "FINISHED"
     assert run.data.params == {
@@ -115,9 +118,9 @@ def test_stopped_trial_keeps_its_curve_and_its_metrics(runner: TrialRunner):
 
 
 def test_search_has_the_metrics_of_its_winner_under_the_names_of_networks(runner: TrialRunner):
-    winner = Trial(3, {"head.dropout": 0.5}, 4, "COMPLETED", {"val_accuracy": 0.9, "val_loss": 0.2}, [])
+    winner = Trial(3, {"head.dropout": 0.5}, 4, "COMPLETED", {"val_accuracy": 0.9, "val_loss": 0.2})
     with runner.trainer.tracker.run("search") as run:
-        log_winner(winner, runner.network(winner.values, 4), runner, run)
+        log_winner(winner, runner.network(winner), runner, run)
     found = only_run(runner.trainer.paths.root).data
     assert found.metrics["validation_accuracy"] == 0.9
     assert (found.metrics["validation_loss"], found.metrics["parameters"]) == (0.2, 840_586)

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from pipeline.core import config
-from pipeline.core.config import CHECKS, Data
 from pipeline.core.errors import DataError
+from pipeline.core.sections import CHECKS, Data
 from pipeline.formats.images import Images
 from pipeline.validate import __main__, findings, label_errors, measurements, schema, splits
 from tests import data_server

@@ -1,6 +1,7 @@
 """Contenders that search:  python -m benchmarks.contenders.search NAME - FOLDER TRIALS"""
 # ruff: noqa: E402  load_tensorflow has to come before what imports TensorFlow
 
+import asyncio
 import sys
 import tempfile
 from pathlib import Path
@@ -19,10 +20,10 @@ from pipeline.core import config, dataset, search_space
 from pipeline.core.config import NetworkConfig, Params
 from pipeline.core.paths import Paths
 from pipeline.runtime import device
-from pipeline.train.fit import FitSpec, fit
-from pipeline.tune.oracles import make_oracle
-from pipeline.tune.search import all_fits, run_trials
-from pipeline.tune.trial import Outcome, RunTrial, Trial
+from pipeline.train.fit import fit
+from pipeline.train.task import FitSpec
+from pipeline.tune.search import RunTrial, Search
+from pipeline.tune.trial import Outcome, Trial
 
 
 def convpipe_search(folder: str, count: int) -> None:
@@ -33,7 +34,7 @@ def convpipe_search(folder: str, count: int) -> None:
     data = dataset.load_training(paths)
     turn = Turns()
 
-    def run(trial: Trial, _: Any) -> Outcome:
+    async def run(trial: Trial, _: Any) -> Outcome:
         validation = fit(FitSpec(network(params, trial), params.seed, used.precision), data).validation
         turn(accuracy=validation.accuracy)
         return Outcome("COMPLETED", {"val_loss": validation.loss, "val_accuracy": validation.accuracy}, [])
@@ -45,8 +46,11 @@ def plain_search(folder: str, count: int) -> None:
     """Keras Tuner alone on the same networks in the same order: NumPy arrays, float32, default compilation."""
     params = config.load(Paths(Path(folder)))
     train, validation = arrays(folder, "train"), arrays(folder, "validation")
-    untrained = Outcome("COMPLETED", {"val_loss": 0.0, "val_accuracy": 0.0}, [])
-    drawn = search(params, count, lambda trial, should_stop: untrained)
+
+    async def untrained(trial: Trial, _: Any) -> Outcome:
+        return Outcome("COMPLETED", {"val_loss": 0.0, "val_accuracy": 0.0}, [])
+
+    drawn = search(params, count, untrained)
     turn = Turns()
 
     def build(hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -70,9 +74,7 @@ def search(params: Params, count: int, run: RunTrial) -> list[Trial]:
     """The trials of a random search, in the order in which they were begun."""
     tune = params.search.model_copy(update={"tuner": "random", "trials": count, "pruning": None, "finalists": 1})
     with tempfile.TemporaryDirectory() as state:
-        oracle = make_oracle(tune, params.base.model_dump(mode="json"), params.seed, Path(state))
-        run_trials(oracle, "worker0", tune, run)
-        return all_fits(oracle)
+        return asyncio.run(Search(tune, params.base.model_dump(mode="json"), params.seed, Path(state)).run(run))
 
 
 def network(params: Params, trial: Trial) -> NetworkConfig:

@@ -21,8 +21,9 @@ from pipeline.core.paths import Paths
 from pipeline.runtime import device, saved_model
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
-from pipeline.train.callbacks import Epoch, Monitor
-from pipeline.train.fit import FitSpec, fit
+from pipeline.train.fit import fit
+from pipeline.train.monitor import Epoch, Monitor
+from pipeline.train.task import FitSpec
 
 MATRIX = 2048
 

@@ -33,6 +33,8 @@ def main(run: Callable[[argparse.Namespace], object], arguments: argparse.Argume
     """Run a command and exit; errors that the user can fix give status 1 and a message without a traceback."""
     namespace = arguments.parse_args()
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     stage = _stage()
     if stage and os.environ.get("DVC_STAGE"):
         _end_with_dvc()
@@ -54,6 +56,11 @@ def main(run: Callable[[argparse.Namespace], object], arguments: argparse.Argume
 def _stop(number: int, frame: FrameType | None) -> None:
     # As an exception, so that open runs and temporary files are closed.
     raise SystemExit(128 + number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # As Python's own handler, which asyncio would replace by one that waits for the end of a step, which may be a fit.
+    raise KeyboardInterrupt
 
 
 def _interrupted(stage: str) -> str:

@@ -1,18 +1,19 @@
 """params.yaml as frozen typed objects; a mistake is refused with its key, the value found and the values allowed."""
 
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from models import architecture
-from models.spec import Count, Network, Spec
+from models.spec import Network, Spec
 from pipeline.core import search_space, yaml_file
 from pipeline.core.catalog import Catalog, Entry
 from pipeline.core.config_errors import described, listing, validated
 from pipeline.core.errors import ConfigError
 from pipeline.core.grid import Grid
 from pipeline.core.paths import TUNED, Paths
+from pipeline.core.sections import Data, Evaluate, Fit, Runtime, Tune, Validate
 
 SEARCH = "search"  # the name of the search's run
 OBJECTIVE_DIRECTIONS = {"val_loss": "min", "val_accuracy": "max"}
@@ -20,127 +21,12 @@ OBJECTIVE_DIRECTIONS = {"val_loss": "min", "val_accuracy": "max"}
 # Names of networks become names of files, also where case makes no difference and some names are those of devices.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-
-
-class Data(Spec):
-    dataset: str
-    validation_fraction: Fraction
-    test_fraction: Fraction
-    limit: Count | None = None
-
-
-CheckName = Literal[
-    "label",
-    "size",
-    "constant",
-    "near_constant",
-    "duplicate_within_split",
-    "duplicate_across_splits",
-    "conflicting_labels",
-    "near_duplicate",
-    "label_suspect",
-    "too_few_images",
-    "class_share",
-    "missing_class",
-    "missing_split",
-    "imbalance",
-    "drift",
-]
-CHECKS: tuple[CheckName, ...] = get_args(CheckName)
-
-
-class Validate(Spec):
-    """Bounds on the data, and the checks that only warn; see params.yaml for the units."""
-
-    min_images_per_class: Count
-    max_class_imbalance: Annotated[float, Field(ge=1)]
-    max_share_ratio: Annotated[float, Field(ge=1)]
-    min_pixel_range: Annotated[int, Field(ge=1, le=255)]
-    min_pixel_deviation: Annotated[float, Field(ge=0, le=127.5)]
-    max_drift: NonNegative
-    min_distance: Annotated[float, Field(ge=0, le=1)]
-    min_label_margin: Annotated[float, Field(le=1)]
-    warnings: tuple[CheckName, ...]
-
-
-class Augmentation(Spec):
-    """Random affine and elastic changes of the training images; see params.yaml for the units."""
-
-    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @property
-    def active(self) -> bool:
-        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
-
-
-Epochs = Annotated[int, Field(ge=1, le=100_000)]
-Fits = Annotated[int, Field(ge=1, le=1_000)]  # trainings of one network
-
-
-class Fit(Spec):
-    epochs: Epochs
-    batch_size: Count
-    optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
-    learning_rate: Annotated[float, Field(gt=0, le=10)]
-    schedule: Literal["constant", "cosine"]
-    early_stopping: Count | None
-    ema: Annotated[float, Field(gt=0, lt=1)] | None
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    augmentation: Augmentation
 
 
 class NetworkConfig(Network):
     """A network and its training settings."""
 
     fit: Fit
-
-
-class Pruning(Spec):
-    """When the median stopping rule may stop trials: so many completed trials, so many epochs."""
-
-    min_trials: Count
-    min_epochs: Count
-
-
-class Tune(Spec):
-    base: str
-    tuner: Literal["random", "bayesian", "hyperband", "grid"]
-    trials: Annotated[int, Field(ge=1, le=100_000)]
-    epochs: Epochs
-    objective: Literal["val_loss", "val_accuracy"]
-    score: Literal["last", "best"]
-    pruning: Pruning | None
-    finalists: Fits
-    finalist_seeds: Fits
-    space: dict[str, Any]
-
-
-class Robustness(Spec):
-    """Numbers of corrupted, shifted and out-of-distribution images; None: all."""
-
-    corrupted_images: Count | None
-    shifted_images: Count | None
-    max_shift: Annotated[int, Field(ge=1, le=8)]
-    out_of_distribution_images: Count | None
-    out_of_distribution_dataset: str | None
-
-
-class Evaluate(Spec):
-    batch_size: Count
-    seeds: Fits
-    robustness: Robustness
-
-
-class Runtime(Spec):
-    device: Literal["auto", "cpu", "gpu"]
-    precision: Literal["auto", "float32", "bfloat16"]
-    threads: Annotated[int, Field(ge=0, le=1024)]
 
 
 class Params(Spec):

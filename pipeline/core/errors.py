@@ -19,3 +19,7 @@ class DeviceError(UserError):
 
 class TrainingError(UserError):
     """Training failed in a way that other parameters would avoid."""
+
+
+class ClusterError(UserError):
+    """The Dask cluster cannot be used, or is gone."""

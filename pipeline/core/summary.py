@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.spec import DEFAULT_P, POOLING_KEYS, Block, Head, Pooling
-from pipeline.core.config import Augmentation, Fit, NetworkConfig
+from pipeline.core.config import NetworkConfig
+from pipeline.core.sections import Augmentation, Fit
 
 SEPARATOR = "·"  # between the levels of several blocks
 ABSENT = "-"  # the level of a block that does not have the factor

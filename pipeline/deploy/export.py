@@ -6,10 +6,10 @@ import numpy as np
 
 from models import inference
 from pipeline.core import atomic, dataset
-from pipeline.core.config import Runtime
 from pipeline.core.errors import DataError
 from pipeline.core.paths import Paths
 from pipeline.core.records import TrainingRecord
+from pipeline.core.sections import Runtime
 from pipeline.deploy import litert
 from pipeline.runtime import device, saved_model
 

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.config import Runtime
 from pipeline.core.paths import Paths
+from pipeline.core.sections import Runtime
 from pipeline.deploy import network, pictures
 from pipeline.deploy.classifier import Classifier
 from pipeline.deploy.model_source import SavedNetwork

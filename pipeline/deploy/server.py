@@ -9,9 +9,9 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 
-from pipeline.core.config import Runtime
 from pipeline.core.errors import UserError
 from pipeline.core.paths import Paths
+from pipeline.core.sections import Runtime
 from pipeline.deploy import connections, network, scoring
 from pipeline.deploy.classifier import Classifier
 from pipeline.deploy.page import page_route

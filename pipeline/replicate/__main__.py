@@ -10,7 +10,7 @@ import shutil
 
 from pipeline.core import atomic, command, config
 from pipeline.core.paths import Paths
-from pipeline.runtime.startup import load_tensorflow
+from pipeline.engine import engine, placement
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -20,14 +20,15 @@ def run(arguments: argparse.Namespace) -> None:
     shutil.rmtree(paths.replicates, ignore_errors=True)  # of other parameters; DVC has done the same
     atomic.write_text(paths.replicates / "seeds.json", json.dumps(list(params.replicate_seeds)) + "\n")
     if params.replicate_seeds:
-        with stopwatch("imports"):  # after the parameters are known to be valid
-            load_tensorflow()
-            from pipeline.replicate.replicate import replicate
-            from pipeline.runtime import device
-            from pipeline.train.train import Trainer
+        fits = len(params.replicate_seeds) * len(params.trained)
+        with placement.start(params.runtime, fits) as used:
+            with stopwatch("imports"):  # after the parameters are known to be valid
+                from pipeline.replicate.replicate import replicate
+                from pipeline.train.train import Trainer
 
-            used = device.start(params.runtime)
-        replicate(Trainer.create("replicate", params, paths, used, stopwatch))
+            trainer = Trainer.create("replicate", params, paths, used, stopwatch)
+            with stopwatch("fits"):
+                engine.complete(replicate(trainer))
     stopwatch.report("replicate")
 
 

@@ -1,5 +1,6 @@
 """Training of every network with further seeds."""
 
+import asyncio
 import shutil
 
 from pipeline.core import atomic
@@ -7,7 +8,7 @@ from pipeline.core.records import RECORD, load_training
 from pipeline.train.train import Job, Trainer
 
 
-def replicate(trainer: Trainer) -> None:
+async def replicate(trainer: Trainer) -> None:
     """Train every network with each of `params.replicate_seeds`, into artifacts/replicates/NAME/SEED.
 
     DVC removes the output of a stage before it runs, so finished replicates are kept elsewhere: one with the same
@@ -22,25 +23,18 @@ def replicate(trainer: Trainer) -> None:
     for record in records.values():
         record.require_data(trainer.data.info.digest)
     folders = {}
-    for name, record in records.items():
-        titled = trainer.title(name, record.network)
-        for seed in params.replicate_seeds:
-            spec, title = trainer.spec(record.network, seed), f"{titled} seed {seed}"
-            folder = folders[name, seed] = kept / f"{name}-{seed}-{trainer.key(spec)}"
-            if (folder / RECORD).is_file():
-                print(f"{title}: already trained", flush=True)
-                continue
-            trainer.train(
-                Job(
-                    name,
-                    spec,
-                    title,
-                    "replicate",
-                    parent=record.run_id,
-                    checkpoint=folder / "checkpoint.npz",
-                    output=folder,
-                )
-            )
+    async with asyncio.TaskGroup() as group:
+        for name, record in records.items():
+            titled = trainer.title(name, record.network)
+            for seed in params.replicate_seeds:
+                spec, title = trainer.spec(record.network, seed), f"{titled} seed {seed}"
+                folder = folders[name, seed] = kept / f"{name}-{seed}-{trainer.key(spec)}"
+                if (folder / RECORD).is_file():
+                    print(f"{title}: already trained", flush=True)
+                    continue
+                checkpoint = folder / "checkpoint.npz"
+                job = Job(name, spec, title, "replicate", record.run_id, checkpoint=checkpoint, output=folder)
+                group.create_task(trainer.train(job))
     with stopwatch("writing"):
         for (name, seed), folder in folders.items():
             with atomic.folder(paths.replicate(name, seed)) as target:

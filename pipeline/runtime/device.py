@@ -7,9 +7,9 @@ from typing import Literal
 
 import tensorflow as tf
 
-from pipeline.core.config import Runtime
 from pipeline.core.errors import DeviceError
 from pipeline.core.records import Device
+from pipeline.core.sections import Runtime
 from pipeline.runtime.startup import quiet
 
 BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}

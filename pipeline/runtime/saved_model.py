@@ -5,7 +5,9 @@ is loaded only if it has the SHA-256 that training recorded, or that the user gi
 """
 
 import hashlib
+import io
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -13,7 +15,6 @@ import keras
 import tensorflow as tf
 
 import models.pooling  # noqa: F401  registers the custom layers that a network may contain
-from pipeline.core import atomic
 from pipeline.core.errors import DataError
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
@@ -34,22 +35,18 @@ UNREADABLE = (  # what Keras and TensorFlow raise for a file that is not a netwo
 )
 
 
-def save(model: keras.Model, target: Path) -> str:
-    """Write a model so that equal models give equal bytes: Keras itself stores the time of saving.
-
-    Returns:
-        The SHA-256 of the file.
-    """
-    with atomic.file(target) as part:
-        fresh = part.with_name("fresh.keras")
+def content(model: keras.Model) -> bytes:
+    """Return the content of a model's .keras file. Equal models give equal bytes: Keras itself stores the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh, file = Path(folder) / "fresh.keras", io.BytesIO()
         model.save(fresh)
-        with zipfile.ZipFile(fresh) as source, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(fresh) as source, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(source.namelist()):
-                content = source.read(name)
+                member = source.read(name)
                 if name == "metadata.json":
-                    content = json.dumps(json.loads(content) | {"date_saved": DATE_SAVED}).encode()
-                archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
-    return digest(target)
+                    member = json.dumps(json.loads(member) | {"date_saved": DATE_SAVED}).encode()
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), member)
+    return file.getvalue()
 
 
 def digest(path: Path) -> str:

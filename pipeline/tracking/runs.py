@@ -4,6 +4,7 @@ import getpass
 import os
 import sys
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -177,7 +178,7 @@ class Tracker:
                 opened = self._opened(None, described, str(error))
         try:
             yield opened
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, CancelledError):
             opened.close("KILLED")
             raise
         except BaseException:

@@ -8,7 +8,7 @@ import argparse
 
 from pipeline.core import command, config
 from pipeline.core.paths import Paths
-from pipeline.runtime.startup import load_tensorflow
+from pipeline.engine import engine, placement
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -16,13 +16,13 @@ def run(arguments: argparse.Namespace) -> None:
     stopwatch, paths = command.Stopwatch(), Paths()
     params = config.load(paths)
     network = params.network(arguments.name)
-    with stopwatch("imports"):  # after the parameters are known to be valid
-        load_tensorflow()
-        from pipeline.runtime import device
-        from pipeline.train.train import Trainer, train_network
+    with placement.start(params.runtime, fits=1) as used:
+        with stopwatch("imports"):  # after the parameters are known to be valid
+            from pipeline.train.train import Trainer, train_network
 
-        used = device.start(params.runtime)
-    train_network(arguments.name, network, Trainer.create("train", params, paths, used, stopwatch))
+        trainer = Trainer.create("train", params, paths, used, stopwatch)
+        with stopwatch("fit"):
+            engine.complete(train_network(arguments.name, network, trainer))
     stopwatch.report(f"train {arguments.name}")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.core.config import Augmentation
+from pipeline.core.sections import Augmentation
 
 SMOOTHNESS = 7  # of elastic distortions: image side over the standard deviation of the filter; 4 pixels in MNIST
 NODES = 14  # of elastic distortions, along each axis: two per standard deviation of the filter

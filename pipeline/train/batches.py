@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from pipeline.core.config import Augmentation
 from pipeline.core.dataset import Split
+from pipeline.core.sections import Augmentation
 from pipeline.train.augmentation import augmented
 
 

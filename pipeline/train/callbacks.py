@@ -9,56 +9,29 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from pipeline.core import atomic
 from pipeline.core.errors import DataError, TrainingError
+from pipeline.train.monitor import Epoch, Monitor
 
 CHECKPOINT_INTERVAL = 5.0  # seconds of training, plus at most one epoch, that a kill may cost
 
-Epoch = dict[str, float]  # the metrics of one epoch: loss, accuracy, val_loss, val_accuracy
-
-
-class Monitor:
-    """Observes a fit and may end it. This one lets it run to its end, and shows its progress if it has a title."""
-
-    def __init__(self, title: str | None = None) -> None:
-        self.title = title
-
-    def on_run(self, run_id: str | None) -> None:
-        """Called with the id of the MLflow run before the fit begins."""
-
-    def on_epoch(self, number: int, metrics: Epoch) -> None:
-        """Called after each epoch with its number, from 0, and its metrics."""
-
-    def should_stop(self, history: list[Epoch]) -> bool:
-        """Return whether training ends here; called after each epoch."""
-        return False
-
 
 class History(keras.callbacks.Callback):
-    """Sets the epoch of the batches, keeps the history, reports to the monitor and shows progress."""
+    """Sets the epoch of the batches, keeps the history, and reports to the monitor."""
 
-    def __init__(self, epoch: tf.Variable, epochs: int, monitor: Monitor) -> None:
+    def __init__(self, epoch: tf.Variable, monitor: Monitor) -> None:
         super().__init__()
         self.epochs: list[Epoch] = []
         self._epoch = epoch
-        self._count = epochs
         self._monitor = monitor
-        self._bar: tqdm | None = None
-        self._began = 0.0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         for number, metrics in enumerate(self.epochs):  # of the epochs before an interruption
             self._monitor.on_epoch(number, metrics)
-        if self._monitor.title and sys.stderr.isatty():
-            self._bar = tqdm(
-                total=self._count, initial=len(self.epochs), desc=self._monitor.title, unit="epoch", dynamic_ncols=True
-            )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch.assign(epoch)
-        self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
@@ -68,17 +41,6 @@ class History(keras.callbacks.Callback):
         self._monitor.on_epoch(epoch, metrics)
         if self._monitor.should_stop(self.epochs):
             self.model.stop_training = True
-        shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        if self._bar is not None:
-            self._bar.set_postfix_str(shown)
-            self._bar.update()
-        elif self._monitor.title:
-            seconds = time.perf_counter() - self._began
-            print(f"{self._monitor.title} epoch {epoch + 1}/{self._count} {shown} ({seconds:.1f} s)", flush=True)
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 class Checkpoint(keras.callbacks.Callback):

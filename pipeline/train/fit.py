@@ -1,39 +1,31 @@
 """Fit one network: the only training loop of the project, for stages and trials alike."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from models import cnn
-from pipeline.core.config import OBJECTIVE_DIRECTIONS, Fit, NetworkConfig
+from models import cnn, inference
+from pipeline.core.config import OBJECTIVE_DIRECTIONS, NetworkConfig
 from pipeline.core.dataset import DatasetInfo, TrainingData
 from pipeline.core.errors import TrainingError
 from pipeline.core.records import Scores
+from pipeline.core.sections import Fit
+from pipeline.runtime import saved_model, unusual
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
 from pipeline.train.batches import TrainingBatches, scoring_batches
-from pipeline.train.callbacks import Checkpoint, Epoch, History, Monitor
+from pipeline.train.callbacks import Checkpoint, History
 from pipeline.train.fused_adam import Adam, AdamW
+from pipeline.train.monitor import Epoch, Monitor
+from pipeline.train.task import EXAMPLE, FitOutcome, FitSpec, FitTask, FittedModel
 
 SCORING_BATCH = 500  # images; divides the common sizes of test sets, so that no second graph is compiled
 STEPS_PER_EXECUTION = 32  # steps that TensorFlow takes before it returns to Python
-
-
-@dataclass(frozen=True)
-class FitSpec:
-    """The settings that determine the result of a fit, beside data and code.
-
-    `seed` determines the initial weights, the order of the batches, dropout and augmentation. `best` is the validation
-    metric, val_loss or val_accuracy, whose best epoch gives the weights; None: those of the last epoch.
-    """
-
-    network: NetworkConfig
-    seed: int
-    precision: str
-    best: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,8 @@ def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, check
     Raises:
         TrainingError: the loss is no longer a number, or the memory does not suffice.
     """
+    monitor = monitor or Monitor()
+    monitor.on_begin(spec.network.fit.epochs)
     try:
         return _fit(spec, data, monitor, checkpoint)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -61,12 +55,41 @@ def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, check
         raise TrainingError(
             f"not enough memory; try a lower fit.batch_size, fewer filters or smaller dense layers: {reason}"
         ) from None
+    finally:
+        monitor.on_end()
 
 
-def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None, checkpoint: Path | None) -> Fitted:
+def run(task: FitTask, data: TrainingData, report: Callable[[object], None]) -> FitOutcome:
+    """Run a fit as a task of an engine; reports the number and the metrics of each epoch.
+
+    Raises:
+        TrainingError: as `fit` does.
+    """
+    keras.utils.clear_session()  # frees the graphs of the fit before
+    fitted = fit(task.spec, data, _Reporting(report), task.checkpoint)
+    model = None
+    if task.keep_model:
+        example = inference.probabilities(fitted.model, data.train.images[:EXAMPLE].astype(np.float32) / 255)
+        limits = unusual.limits(fitted.model, data.validation.images) if task.limits else None
+        model = FittedModel(saved_model.content(fitted.model), example, limits)
+    return FitOutcome(fitted.history, fitted.validation, model)
+
+
+class _Reporting(Monitor):
+    """Reports each epoch."""
+
+    def __init__(self, report: Callable[[object], None]) -> None:
+        super().__init__()
+        self._report = report
+
+    def on_epoch(self, number: int, metrics: Epoch) -> None:
+        self._report([number, metrics])
+
+
+def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor, checkpoint: Path | None) -> Fitted:
     network, settings, classes = spec.network, spec.network.fit, len(data.info.classes)
     keras.utils.set_random_seed(spec.seed)
-    model = cnn.build(network, data.info.image, classes, spec.precision, to_train=True)
+    model = cnn.build(network, data.info.image, classes, spec.precision, to_train=True, seed=spec.seed)
     batches = TrainingBatches(data.train, classes, settings.batch_size, spec.seed, settings.augmentation)
     scoring = scoring_batches(data.validation, classes, SCORING_BATCH)
     model.compile(
@@ -82,7 +105,7 @@ def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None, checkpoint:
     stopping = [_best_weights("val_loss", settings.early_stopping)] if settings.early_stopping else []
     selection = [_best_weights(spec.best, settings.epochs)] if spec.best else []
     averages = [Averages()] if settings.ema else []
-    history = History(batches.epoch, settings.epochs, monitor or Monitor())
+    history = History(batches.epoch, monitor)
     resumable = Checkpoint(checkpoint, history.epochs, stopping) if checkpoint else None
     model.fit(
         batches.dataset,

@@ -3,26 +3,26 @@
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from models import architecture, inference
+from models import architecture
 from pipeline.core import atomic, baseline, config, provenance
 from pipeline.core.command import Stopwatch
 from pipeline.core.config import NetworkConfig, Params
 from pipeline.core.dataset import TrainingData, load_training
 from pipeline.core.paths import MODEL, Paths
 from pipeline.core.records import RECORD, Counts, Device, TrainingRecord
-from pipeline.runtime import saved_model, unusual
+from pipeline.engine.engine import Engine
 from pipeline.tracking import Description, Kind, ModelToLog, Run, Tracker
-from pipeline.train.callbacks import Epoch, Monitor
-from pipeline.train.fit import FitSpec, Fitted, fit
+from pipeline.train.monitor import Epoch, Monitor
+from pipeline.train.task import EXAMPLE, RUN, FitOutcome, FitSpec, FitTask, FittedModel
 
 MAX_TITLE = 200  # characters; databases of MLflow hold 250
-EXAMPLE = 2  # images that are logged as the example of a model's input
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,32 @@ class Job:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Runs the fits of one stage on the same data and device."""
+    """Runs the fits of one stage on the same data, with an engine."""
 
     params: Params
     paths: Paths
     data: TrainingData
-    device: Device
+    engine: Engine
     tracker: Tracker
 
     @classmethod
-    def create(cls, stage: str, params: Params, paths: Paths, device: Device, stopwatch: Stopwatch) -> "Trainer":
-        """Load the data that the fits of a stage share.
+    def create(cls, stage: str, params: Params, paths: Paths, engine: Engine, stopwatch: Stopwatch) -> "Trainer":
+        """Load the data that the fits of a stage share, and hand them to the engine.
 
         Raises:
             DataError: there is no validated data.
+            DeviceError: a GPU is asked for and there is none.
         """
         with stopwatch("data"):
             data = load_training(paths)
-        return cls(params, paths, data, device, Tracker(paths, data.info, stage, stopwatch, {"device": device.name}))
+            engine.share(data)
+        with stopwatch("imports"):
+            device = engine.device
+        return cls(params, paths, data, engine, Tracker(paths, data.info, stage, stopwatch, {"device": device.name}))
+
+    @property
+    def device(self) -> Device:
+        return self.engine.device
 
     def spec(self, network: NetworkConfig, seed: int | None = None, best: str | None = None) -> FitSpec:
         """The specification of a fit on this device; `seed` is that of params.yaml unless given."""
@@ -88,54 +96,87 @@ class Trainer:
         """The name of a network's run: that of the network, with the changes of a DVC experiment."""
         return " · ".join(filter(None, [name, baseline.changes(self.paths, name, network)]))[:MAX_TITLE]
 
-    def train(self, job: Job, monitor: Monitor | None = None) -> Fitted:
-        """Open a run, fit, log and save.
+    async def train(self, job: Job, monitor: Monitor | None = None) -> FitOutcome | None:
+        """Wait until the fit can begin, open a run, fit, log and save.
+
+        Returns:
+            The outcome; None if the monitor ended the fit.
 
         Raises:
-            TrainingError: the loss is no longer a number.
+            TrainingError: the loss is no longer a number, or the fit killed its workers.
             ShapeError: the output of a layer would be empty.
             DataError: the output cannot be written.
+            ClusterError: the cluster that runs the fit is gone.
         """
         if job.output:
             atomic.require_writable(job.output / RECORD)
         monitor = monitor or Monitor(job.title or job.name)
-        stopwatch, info, network = self.tracker.stopwatch, self.data.info, job.spec.network
-        with self.tracker.run(job.title or job.name, parent=job.parent) as run:
-            monitor.on_run(run.id)
-            layers = architecture.trace(network, info.image, len(info.classes))
-            counts = Counts.of(layers)
-            about = self.description(job)
-            run.tags({"params.digest": self.settings_digest(job.spec)} | about.tags)
-            run.params(about.params | dict(job.params or self._settings(job.spec)))
-            run.metrics(counts.model_dump())
-            if job.output:
-                run.table("layers", layer_table(layers))
-                run.dataset(info, "training")
-                if self.paths.validation.is_dir():  # to look at, not to depend on
-                    run.file(self.paths.validation)
-            with stopwatch("fit"):
-                fitted = fit(job.spec, self.data, _Logged(monitor, run), job.checkpoint)
-            run.metrics({f"validation_{metric}": value for metric, value in fitted.validation.model_dump().items()})
-            if job.output:
-                self._save(job, job.output, fitted, counts, run)
-            elif job.log_model:
-                with tempfile.TemporaryDirectory() as folder:
-                    file = Path(folder) / MODEL
-                    saved_model.save(fitted.model, file)
-                    self._log_model(job, fitted, file, run)
-        return fitted
+        info, network = self.data.info, job.spec.network
+        async with self.engine.slot():
+            with self.tracker.run(job.title or job.name, parent=job.parent) as run:
+                monitor.on_run(run.id)
+                layers = architecture.trace(network, info.image, len(info.classes))
+                counts = Counts.of(layers)
+                about = self.description(job)
+                run.tags({"params.digest": self.settings_digest(job.spec)} | about.tags)
+                run.params(about.params | dict(job.params or self._settings(job.spec)))
+                run.metrics(counts.model_dump())
+                if job.output:
+                    run.table("layers", layer_table(layers))
+                    run.dataset(info, "training")
+                    if self.paths.validation.is_dir():  # to look at, not to depend on
+                        run.file(self.paths.validation)
+                outcome = await self._fitted(job, monitor, run)
+                if outcome is not None:
+                    scores = outcome.validation.model_dump()
+                    run.metrics({f"validation_{metric}": value for metric, value in scores.items()})
+                    if outcome.model:
+                        self._keep(job, outcome, outcome.model, counts, run)
+        return outcome
 
-    def _save(self, job: Job, output: Path, fitted: Fitted, counts: Counts, run: Run) -> None:
-        history = pd.DataFrame(fitted.history)
+    async def _fitted(self, job: Job, monitor: Monitor, run: Run) -> FitOutcome | None:
+        """Run the fit; each epoch goes to the monitor and to the run."""
+        history: list[Epoch] = []
+
+        def add(number: int, metrics: Epoch) -> None:
+            history.append(metrics)
+            run.epoch(number, metrics)
+            monitor.on_epoch(number, metrics)
+
+        def on_epoch(message: Any) -> bool:
+            number, metrics = message
+            if number == len(history):  # not an epoch that is repeated, after the death of a worker
+                add(number, metrics)
+            return not monitor.should_stop(history)
+
+        keep = job.output is not None or job.log_model
+        checkpoint = job.checkpoint if self.engine.local else None  # a file of this machine
+        task = FitTask(job.spec, keep, job.output is not None and job.log_model, checkpoint)
+        monitor.on_begin(job.spec.network.fit.epochs)
+        try:
+            outcome = await self.engine.run(RUN, task, on_epoch)
+            for number in range(len(history), len(outcome.history) if outcome else 0):  # messages may be late
+                add(number, outcome.history[number])
+        finally:
+            monitor.on_end()
+        return outcome
+
+    def _keep(self, job: Job, outcome: FitOutcome, model: FittedModel, counts: Counts, run: Run) -> None:
+        if job.output is None:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / MODEL
+                file.write_bytes(model.file)
+                self._log_model(job, model, file, run)
+            return
+        history = pd.DataFrame(outcome.history)
         history.insert(0, "epoch", range(1, len(history) + 1))
         with self.tracker.stopwatch("writing"):
-            sha256 = saved_model.save(fitted.model, output / MODEL)
-            with atomic.file(output / "history.csv") as part:
+            with atomic.file(job.output / MODEL) as part:
+                part.write_bytes(model.file)
+            with atomic.file(job.output / "history.csv") as part:
                 history.to_csv(part, index=False)
         if job.log_model:
-            self._log_model(job, fitted, output / MODEL, run)
-        with self.tracker.stopwatch("limits"):
-            limits = unusual.limits(fitted.model, self.data.validation.images) if job.log_model else None
+            self._log_model(job, model, job.output / MODEL, run)
         record = TrainingRecord(
             name=job.name,
             network=job.spec.network,
@@ -146,22 +187,21 @@ class Trainer:
             settings_digest=self.settings_digest(job.spec),
             device=self.device,
             origin=provenance.origin(self.paths.root, self.tracker.stage),
-            sha256=sha256,
+            sha256=sha256(model.file).hexdigest(),
             counts=counts,
-            validation=fitted.validation,
-            limits=limits,
+            validation=outcome.validation,
+            limits=model.limits,
             run_id=run.id,
             model_uri=run.model_uri,
         )
         with self.tracker.stopwatch("writing"):
-            record.write(output)
+            record.write(job.output)
 
-    def _log_model(self, job: Job, fitted: Fitted, file: Path, run: Run) -> None:
+    def _log_model(self, job: Job, model: FittedModel, file: Path, run: Run) -> None:
         info = self.data.info
         example = self.data.train.images[:EXAMPLE].astype(np.float32) / 255
-        probabilities = inference.probabilities(fitted.model, example)
         metadata = {"dataset": info.dataset, "classes": info.classes}
-        run.model(ModelToLog(job.title or job.name, file, example, probabilities, metadata))
+        run.model(ModelToLog(job.title or job.name, file, example, model.example, metadata))
 
     def description(self, job: Job) -> Description:
         """The description of a fit's run."""
@@ -189,23 +229,7 @@ class Trainer:
         return settings | {"device": self.device.kind, "precision": self.device.precision}
 
 
-class _Logged(Monitor):
-    """Logs every epoch to a run before it hands it to another monitor."""
-
-    def __init__(self, monitor: Monitor, run: Run) -> None:
-        super().__init__(monitor.title)
-        self._monitor = monitor
-        self._run = run
-
-    def on_epoch(self, number: int, metrics: Epoch) -> None:
-        self._run.epoch(number, metrics)
-        self._monitor.on_epoch(number, metrics)
-
-    def should_stop(self, history: list[Epoch]) -> bool:
-        return self._monitor.should_stop(history)
-
-
-def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> None:
+async def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> None:
     """Train a network with the project's parameters; write its model, history and record.
 
     Killed, it resumes from its last checkpoint when it is started again with the same settings, data and code.
@@ -219,7 +243,7 @@ def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> None:
         output=paths.training(name),
         log_model=True,
     )
-    trainer.train(job)
+    await trainer.train(job)
 
 
 def layer_table(layers: list[architecture.Traced]) -> pd.DataFrame:

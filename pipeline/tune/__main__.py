@@ -10,8 +10,8 @@ import argparse
 from pipeline.core import command, config
 from pipeline.core.paths import Paths
 from pipeline.core.records import write_no_search
+from pipeline.engine import engine, placement
 from pipeline.runtime.startup import load_tensorflow
-from pipeline.tune import workers
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -22,15 +22,13 @@ def run(arguments: argparse.Namespace) -> None:
         write_no_search(paths)
         print("tune is null in params.yaml: no search")
         return
-    with workers.team(workers.settings(params)) as team:  # which load TensorFlow at the same time
+    with placement.start(params.runtime, params.tune.side_by_side) as used:
         with stopwatch("imports"):  # after the parameters are known to be valid
-            load_tensorflow()
-            from pipeline.runtime import device
-            from pipeline.tune import trial_runner
+            load_tensorflow()  # before Keras Tuner does
+            from pipeline.train.train import Trainer
             from pipeline.tune.tune import tune
 
-            used = device.start(params.runtime)
-        tune(trial_runner.start(params, paths, used, stopwatch), team)
+        engine.complete(tune(Trainer.create("tune", params, paths, used, stopwatch)))
     stopwatch.report("tune")
 
 

@@ -1,16 +1,11 @@
 """Keras Tuner's oracles over the dimensions of a search space: which networks are tried, and in which order.
 
-An oracle hands out trials and receives their outcomes. Each outcome is written to a file of its own in one step: when a
-search is started again, the same trials are proposed, and recorded outcomes take the place of running them. Keras
-Tuner's own files, which are not written in one step, are not written at all.
+An oracle proposes trials and is told their outcomes, both in the order of the trials: then its proposals do not depend
+on which trial ends first. Keras Tuner's own files, which are not written in one step, are not written at all.
 """
 
-import json
-import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import keras_tuner
@@ -19,29 +14,31 @@ from keras_tuner.engine.trial import Trial as KerasTunerTrial
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from pipeline.core import atomic, search_space
-from pipeline.core.config import OBJECTIVE_DIRECTIONS, Tune
+from pipeline.core import search_space
+from pipeline.core.config import OBJECTIVE_DIRECTIONS
 from pipeline.core.search_space import Choice, Dimension, Value
-from pipeline.tune import payload
-from pipeline.tune.trial import Outcome, Trial
+from pipeline.core.sections import Tune
+from pipeline.tune.trial import Trial
 
 COLLISIONS = 1000  # draws without a new network after which the space counts as exhausted
 CANDIDATES = 50  # new networks among which Bayesian search chooses when its own choice has been tried
 
 Block = Mapping[str, Any]
-OnEnd = Callable[[Trial], None]
+Values = Mapping[str, Any]  # of Keras Tuner's hyperparameters: levels and choices by their numbers
 
 
 def hyperparameters(dimensions: list[Dimension]) -> keras_tuner.HyperParameters:
-    """The dimensions as Keras Tuner's hyperparameters; the default of each is the base network's own value."""
+    """The dimensions as Keras Tuner's hyperparameters; the default of each is the base network's own value.
+
+    Choices and levels are given by their numbers: Keras Tuner holds numbers or strings alone, and counts the levels 0,
+    0.1, ... 0.5 in binary, so that it stops at 0.4.
+    """
     hp = keras_tuner.HyperParameters()
     for dimension in dimensions:
         if isinstance(dimension, Choice):
-            default = next(value for value in dimension.values if value == dimension.default)
-            values = [_encoded(dimension, value) for value in dimension.values]
-            hp.Choice(dimension.name, values, default=_encoded(dimension, default))
+            numbers = range(len(dimension.values))
+            hp.Choice(dimension.name, list(numbers), default=dimension.values.index(dimension.default))
         elif dimension.step is not None:
-            # The number of a level, not its value: Keras Tuner counts 0, 0.1, ... 0.5 in binary, and stops at 0.4.
             last, default = dimension.index(dimension.high), dimension.index(dimension.default)
             hp.Int(dimension.name, min_value=0, max_value=last, default=default)
         else:
@@ -56,35 +53,27 @@ def hyperparameters(dimensions: list[Dimension]) -> keras_tuner.HyperParameters:
     return hp
 
 
-def sample(values: Mapping[str, Any], dimensions: list[Dimension], base: Block) -> dict[str, Value]:
+def sample(values: Values, dimensions: list[Dimension], base: Block) -> dict[str, Value]:
     """The values of a network's active dimensions, as `search_space.apply` takes them, from Keras Tuner's values."""
-    every = {dimension.name: _decoded(dimension, values[dimension.name]) for dimension in dimensions}
+    every = {dimension.name: _value(dimension, values[dimension.name]) for dimension in dimensions}
     unused = search_space.inactive(search_space.apply(base, every))
     return {name: value for name, value in every.items() if name not in unused}
 
 
-def _encoded(dimension: Choice, value: Value) -> Any:
-    return value if _native(dimension) else json.dumps(value)
-
-
-def _decoded(dimension: Dimension, value: Any) -> Value:
+def _value(dimension: Dimension, value: Any) -> Value:
     if isinstance(dimension, Choice):
-        return value if _native(dimension) else json.loads(value)
+        return dimension.values[value]
     return value if dimension.step is None else dimension.level(value)
 
 
-def _native(dimension: Choice) -> bool:
-    """Keras Tuner's Choice holds numbers or strings, all of one type. Of booleans it would make a default of 0 or 1."""
-    return {type(value) for value in dimension.values} in ({str}, {int}, {float})
-
-
 class Oracle(keras_tuner.Oracle):
-    """Base of all samplers: tries the base network first and no network twice, and records outcomes on disk."""
+    """Base of all oracles: proposes the base network first, and no network twice.
 
-    def __init__(
-        self, tune: Tune, base: Block, seed: int, folder: Path, on_end: OnEnd, note: dict[str, str] | None
-    ) -> None:
-        self.tune, self.base, self.folder, self.on_end, self.note = tune, base, folder, on_end, note
+    `known` has the values of trials that were run before an interruption, by number.
+    """
+
+    def __init__(self, tune: Tune, base: Block, seed: int, known: Mapping[int, Values]) -> None:
+        self.tune, self.base, self.known = tune, base, known
         self.dimensions = search_space.dimensions(tune.space, base)
         super().__init__(
             objective=keras_tuner.Objective(tune.objective, OBJECTIVE_DIRECTIONS[tune.objective]),
@@ -93,123 +82,73 @@ class Oracle(keras_tuner.Oracle):
             seed=seed,
             **self._size(),
         )
-        self.last_seen: dict[str, float] = {}  # the time of each worker's last request
-        self.dismissed: set[str] = set()  # workers that have been told to stop
         self.verbose = 0
         self._max_collisions = COLLISIONS
-        paths = sorted(folder.glob("trials/*.json"))
-        self._records = {int(path.stem): json.loads(path.read_text(encoding="utf-8")) for path in paths}
-        self._recorded = {self._key(record["values"]): record["outcome"] for record in self._records.values()}
 
-    def _size(self) -> dict[str, int]:
-        """The arguments of Keras Tuner's sampler that limit the search."""
-        return {"max_trials": self.tune.trials}
+    def propose(self) -> Trial | None:
+        """The next trial; None if there is none, or none before the outcomes of others are known."""
+        number = len(self.trials)
+        if self.create_trial(f"trial {number}").status != "RUNNING":
+            return None
+        values = self.values(number)
+        return Trial(number, sample(values, self.dimensions, self.base), self._epochs(values))
 
-    def save(self) -> None:
-        pass
+    def tell(self, trial: Trial) -> None:
+        """Take the outcome of a trial; a pruned one has the metrics of its last epoch."""
+        own = self.trials[self.start_order[trial.number]]
+        own.status = "COMPLETED" if trial.metrics else "FAILED"
+        own.score = trial.metrics.get(self.tune.objective)
+        self.end_trial(own)
 
-    def _save_trial(self, trial: KerasTunerTrial) -> None:
-        pass
-
-    @keras_tuner.synchronized
-    def create_trial(self, tuner_id: str) -> KerasTunerTrial:
-        self.last_seen[tuner_id] = time.monotonic()
-        while tuner_id not in self.ongoing_trials:
-            offered = super().create_trial(tuner_id)
-            if offered.status == "STOPPED":
-                self.dismissed.add(tuner_id)
-            if offered.status != "RUNNING":
-                return offered
-            values = offered.hyperparameters.values
-            values.pop(payload.OUTCOME, None)  # a trial promoted by Hyperband carries that of its previous round
-            payload.attach(offered, self._trial(offered))
-            recorded = self._recorded.get(self._key(values))
-            if recorded is not None:
-                payload.finish(offered, Outcome(**recorded))
-                self.end_trial(offered)
-        return self.ongoing_trials[tuner_id]
-
-    @keras_tuner.synchronized
-    def end_trial(self, trial: KerasTunerTrial) -> None:
-        own = self.trials[trial.trial_id]
-        if payload.outcome_of(own) and trial is not own:
-            return  # from a worker already declared dead
-        outcome = payload.outcome_of(trial)
-        assert outcome
-        # Keras Tuner sends numbers in single precision: a worker's copy of the values has lost digits.
-        trial.hyperparameters = own.hyperparameters
-        payload.finish(trial, outcome)
-        record = {"values": payload.values_of(own), "outcome": asdict(outcome)}
-        number = int(trial.trial_id)
-        if self._records.get(number) != record:
-            atomic.write_text(self.folder / "trials" / f"{number:05d}.json", json.dumps(record, indent=1))
-            self._records[number] = record
-        super().end_trial(trial)
-        self.on_end(self._trial(own))
-
-    def score_trial(self, trial: KerasTunerTrial) -> None:
-        trial.score = self._trial(trial).metrics[self.tune.objective]
-
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        response = self._proposal(trial_id)
-        record = self._records.get(int(trial_id))
-        if record and self.tune.tuner != "hyperband":  # Bayesian search may not repeat its choice to the last digit
-            return {"status": "RUNNING", "values": record["values"]}
-        if response.get("values"):
-            response["values"] = self._neutral(response["values"])
-        return response
-
-    def _proposal(self, trial_id: str) -> dict[str, Any]:
-        """The sampler's next trial, in the form that `populate_space` returns."""
-        return super().populate_space(trial_id)  # Keras Tuner's: it follows this class among the bases of a sampler
-
-    def _neutral(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values with those of inactive dimensions, which make no difference, replaced by their defaults."""
-        active = sample(values, self.dimensions, self.base)
-        unused = [dimension.name for dimension in self.dimensions if dimension.name not in active]
-        return {**values, **{name: self.hyperparameters.get(name) for name in unused}}
+    def values(self, number: int) -> Values:
+        """The values of a trial."""
+        return self.trials[self.start_order[number]].hyperparameters.values
 
     @property
     def used_up(self) -> bool:
         """True if the space had too few networks for the search."""
         return len(self.trials) < self.tune.trials
 
-    def trial(self, number: int) -> Trial:
-        """The trial with a number, counted in the order in which they were begun."""
-        return self._trial(self.trials[self.start_order[number]])
+    def _size(self) -> dict[str, int]:
+        """The arguments of Keras Tuner's oracle that limit the search."""
+        return {"max_trials": self.tune.trials}
 
-    def values_of(self, trial: Trial) -> dict[str, Any]:
-        """The values of a trial in the form that Keras Tuner keeps."""
-        return payload.values_of(self.trials[self.start_order[trial.number]])
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        response = self._proposal(trial_id)
+        known = self.known.get(int(trial_id))
+        if known and self.tune.tuner != "hyperband":  # Bayesian search may not repeat its choice to the last digit
+            return {"status": "RUNNING", "values": dict(known)}
+        if response.get("values"):
+            response["values"] = self._neutral(response["values"])
+        return response
 
-    def abandon(self, worker: str, error: str) -> None:
-        """Record the trial of a dead worker as failed."""
-        trial = self.ongoing_trials[worker]
-        payload.finish(trial, Outcome("FAILED", {}, [], error))
-        self.end_trial(trial)
+    def _proposal(self, trial_id: str) -> dict[str, Any]:
+        """The next trial, in the form that `populate_space` returns."""
+        return super().populate_space(trial_id)  # Keras Tuner's: it follows this class among the bases of an oracle
+
+    def _neutral(self, values: Values) -> dict[str, Any]:
+        """The values with those of inactive dimensions, which make no difference, replaced by their defaults."""
+        active = sample(values, self.dimensions, self.base)
+        unused = [dimension.name for dimension in self.dimensions if dimension.name not in active]
+        return {**values, **{name: self.hyperparameters.get(name) for name in unused}}
 
     def _random_values(self) -> dict[str, Any] | None:
         return super()._random_values() if self.trials else dict(self.hyperparameters.values)
 
-    def _trial(self, trial: KerasTunerTrial) -> Trial:
-        values = trial.hyperparameters.values
-        return Trial(
-            number=int(trial.trial_id),
-            values=sample(values, self.dimensions, self.base),
-            epochs=self._epochs(values),
-            note=self.note,
-            finalist=json.loads(values[payload.FINALIST]) if payload.FINALIST in values else None,
-            **asdict(payload.outcome_of(trial) or Outcome("RUNNING", {}, [])),
-        )
-
-    def _epochs(self, values: Mapping[str, Any]) -> int:
+    def _epochs(self, values: Values) -> int:
         return values.get("tuner/epochs", self.tune.epochs)  # Hyperband begins most trials with fewer
 
-    def _key(self, values: Mapping[str, Any]) -> tuple[str, int, str | None]:
-        return self._compute_values_hash(values), self._epochs(values), values.get(payload.FINALIST)
-
-    def _compute_values_hash(self, values: Mapping[str, Any]) -> str:
+    def _compute_values_hash(self, values: Values) -> str:
         return search_space.identity(search_space.apply(self.base, sample(values, self.dimensions, self.base)))
+
+    def score_trial(self, trial: KerasTunerTrial) -> None:
+        pass  # `tell` has set the score
+
+    def save(self) -> None:
+        pass
+
+    def _save_trial(self, trial: KerasTunerTrial) -> None:
+        pass
 
     def _check_consecutive_failures(self) -> None:
         pass  # one failed configuration does not predict the next, and other errors end the search
@@ -283,47 +222,9 @@ class _Grid(Oracle, keras_tuner.oracles.GridSearchOracle):
         return {"status": "RUNNING", "values": values}
 
 
-class _Finalists(Oracle):
-    """Trials that are known from the beginning: those of the finalists, each with every seed."""
-
-    def __init__(self, searched: Oracle, fits: list[dict[str, Any]], folder: Path, on_end: OnEnd) -> None:
-        self.fits = fits
-        super().__init__(searched.tune, searched.base, searched.seed, folder, on_end, searched.note)
-
-    def _size(self) -> dict[str, int]:
-        return {"max_trials": len(self.fits)}
-
-    def _proposal(self, trial_id: str) -> dict[str, Any]:
-        return {"status": "RUNNING", "values": self.fits[int(trial_id)]}
+ORACLES = {"random": _Random, "bayesian": _Bayesian, "hyperband": _Hyperband, "grid": _Grid}
 
 
-SAMPLERS = {"random": _Random, "bayesian": _Bayesian, "hyperband": _Hyperband, "grid": _Grid}
-
-
-def make_oracle(
-    tune: Tune,
-    base: Block,
-    seed: int,
-    folder: Path,
-    on_end: OnEnd = lambda trial: None,
-    note: dict[str, str] | None = None,
-) -> Oracle:
-    """The oracle of a search, or of the rest of one that was interrupted.
-
-    Args:
-        base: the complete block of the base network.
-        folder: keeps the outcomes; to be used for this space, seed, data and code only.
-        on_end: called with every trial that ends, and again with those recorded before an interruption.
-        note: attached to every trial, for its runner.
-    """
-    return SAMPLERS[tune.tuner](tune, base, seed, folder, on_end, note)
-
-
-def finalists_oracle(searched: Oracle, chosen: list[Trial], seeds: list[int], folder: Path, on_end: OnEnd) -> Oracle:
-    """The oracle of the fits of a search's finalists, each with every seed; see `make_oracle`."""
-    fits = [
-        {**searched.values_of(trial), payload.FINALIST: json.dumps([trial.number, seed])}
-        for trial in chosen
-        for seed in seeds
-    ]
-    return _Finalists(searched, fits, folder, on_end)
+def make_oracle(tune: Tune, base: Block, seed: int, known: Mapping[int, Values] | None = None) -> Oracle:
+    """The oracle of a search, or of the rest of one that was interrupted; `base` is the base's complete block."""
+    return ORACLES[tune.tuner](tune, base, seed, known or {})

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.core.config import Pruning
+from pipeline.core.sections import Pruning
 
 Curve = Sequence[float]  # the objective after each epoch; lower is better
 

@@ -1,8 +1,7 @@
 """Trials and their outcomes: types, ranking and tables."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import pandas as pd
 
@@ -17,10 +16,9 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of running a trial.
+    """The outcome of a trial, or of a finalist's fit.
 
-    `status`: COMPLETED or FAILED. `curve`: the metrics of each epoch, fewer if the trial was stopped early. `run_id`:
-    the ID of its MLflow run.
+    `status`: COMPLETED, PRUNED or FAILED. `curve`: the metrics of each epoch. `run_id`: the ID of its MLflow run.
     """
 
     status: str
@@ -32,26 +30,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: its number in the search, the values of its active dimensions, its epochs, and its outcome.
-
-    `status`: RUNNING, COMPLETED, PRUNED or FAILED. `note`: attached by the search to every trial. `finalist`: for a
-    trial that is trained again, its number in the search and the new seed.
-    """
+    """One trial: its number in the search, the values of its active dimensions, its epochs, and its outcome."""
 
     number: int
     values: dict[str, Value]
     epochs: int
-    status: str
-    metrics: Metrics
-    curve: list[Metrics]
+    status: str = "RUNNING"
+    metrics: Metrics = field(default_factory=dict)
+    curve: list[Metrics] = field(default_factory=list)
     error: str | None = None
     run_id: str | None = None
-    note: dict[str, str] | None = None
-    finalist: Sequence[int] | None = None
 
-
-ShouldStop = Callable[[list[Metrics]], bool]  # from the curve so far
-RunTrial = Callable[[Trial, ShouldStop], Outcome]
+    def ended(self, outcome: Outcome) -> "Trial":
+        """The trial with its outcome."""
+        return replace(self, **asdict(outcome))
 
 
 def cost(metrics: Metrics, objective: str) -> float:

@@ -1,9 +1,10 @@
 """The search: run trials, train finalists with other seeds, and train the winner like any other network."""
 
+import asyncio
 import io
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,22 @@ from pipeline.core.errors import TrainingError
 from pipeline.core.records import RECORD, Counts, SearchRecord
 from pipeline.core.summary import differences
 from pipeline.tracking import Run, description
-from pipeline.train.train import train_network
+from pipeline.train.train import Trainer, train_network
 from pipeline.tune import finalists
-from pipeline.tune.oracles import Oracle, finalists_oracle, make_oracle
-from pipeline.tune.search import all_fits, run_trials, settled_trials
-from pipeline.tune.trial import METRICS, Metrics, Outcome, ShouldStop, Trial, cost, curve_table, ranked, trial_table
+from pipeline.tune.search import Search, load, save
+from pipeline.tune.trial import METRICS, Metrics, Outcome, Trial, cost, curve_table, ranked, trial_table
 from pipeline.tune.trial_runner import TrialRunner
-from pipeline.tune.workers import Team
 
 
-def tune(runner: TrialRunner, team: Team | None) -> None:
+async def tune(trainer: Trainer) -> None:
     """Search, write what was found to artifacts/tune, and train the winner.
-
-    Args:
-        team: the worker processes; None: the trials run in this process.
 
     Raises:
         TrainingError: no trial was completed, or every finalist failed.
     """
-    trainer = runner.trainer
     params, paths, stopwatch = trainer.params, trainer.paths, trainer.tracker.stopwatch
     atomic.require_writable(paths.search)
+    runner = TrialRunner(trainer)
     folder = paths.resumable / "tune" / runner.key
     known = folder / "run_id"
     resumed = known.read_text(encoding="utf-8") if known.is_file() else None
@@ -49,14 +45,14 @@ def tune(runner: TrialRunner, team: Team | None) -> None:
             parent.params(settings | {"seed": params.seed, "precision": trainer.device.precision})
             parent.dataset(trainer.data.info, "search")
             atomic.write_text(known, parent.id or "")
-        search = Search(runner, team, folder, parent)
-        oracle, trials = search.run()
+        runner = replace(runner, parent=parent.id)
+        trials = await run_search(runner, folder)
         best = ranked(trials, params.search.objective)
         if not best:
             raise TrainingError(f"tune: no trial was completed; the first failed with:\n{trials[0].error}")
         winner, rows = best[0], None
         if len(chosen := best[: params.search.finalists]) > 1:
-            winner, rows = search.run_finalists(oracle, chosen)
+            winner, rows = await run_finalists(runner, chosen, folder / "finalists")
         network = config.network_from(search_space.apply(params.base.model_dump(mode="json"), winner.values))
         tables = {"trials": trial_table(trials, params.dimensions), "curves": curve_table(trials), "finalists": rows}
         with stopwatch("writing"), atomic.folder(paths.search) as results:
@@ -79,106 +75,90 @@ def tune(runner: TrialRunner, team: Team | None) -> None:
         parent.file(paths.search)
         log_winner(winner, network, runner, parent)
     print(f"winner of {len(trials)} trials: {winner.number} ({_shown(winner.metrics)}); training it as {TUNED}")
-    train_network(TUNED, network, trainer)
+    await train_network(TUNED, network, trainer)
     shutil.rmtree(paths.resumable / "tune", ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class Search:
-    """The trials and finalists of one search, run by a team of workers or in this process.
+async def run_search(runner: TrialRunner, folder: Path) -> list[Trial]:
+    """Run all trials, or those left of an interrupted search; return them in the order in which they were begun.
 
-    `folder` keeps the outcomes for a search that is resumed; `parent` is the MLflow run of the search.
+    `folder` keeps the outcomes for a search that is resumed.
     """
-
-    runner: TrialRunner
-    team: Team | None
-    folder: Path
-    parent: Run
-
-    def run(self) -> tuple[Oracle, list[Trial]]:
-        """Run all trials, or those left of an interrupted search; return them in the order in which they were begun."""
-        trainer, tune = self.runner.trainer, self.runner.trainer.params.search
-        base, seed = trainer.params.base.model_dump(mode="json"), trainer.params.seed
-        note = {"search": self.runner.fingerprint, "parent": self.parent.id or ""}
-        total = None if tune.tuner == "hyperband" else tune.trials
-        with (
-            tqdm(desc="search", unit="trial", total=total, disable=None, dynamic_ncols=True) as bar,
-            trainer.tracker.stopwatch("search"),
-        ):
-
-            def on_end(trial: Trial) -> None:
-                bar.update()
-                outcome = trial.error or f"{_shown(trial.metrics)} after {len(trial.curve)} of {trial.epochs} epochs"
-                bar.write(f"trial {trial.number}: {outcome}\n  {self._changes(trial)}")
-
-            oracle = make_oracle(tune, base, seed, self.folder, on_end, note)
-            self._run_trials(oracle)
-            trials = settled_trials(oracle)
-        stopped = [trial for trial in trials if trial.status == "PRUNED"]
-        for trial in filter(lambda trial: trial.run_id, stopped):
-            with trainer.tracker.reopen(f"trial {trial.number}", trial.run_id) as run:
-                run.tags({"pruned": f"after epoch {len(trial.curve)} of {trial.epochs}"})
-        if oracle.used_up:
-            networks = len({json.dumps(trial.values) for trial in trials})
-            print(f"search space exhausted after {networks} distinct networks")
-        if stopped:
-            print(f"stopped early: {', '.join(str(trial.number) for trial in stopped)}")
-        return oracle, trials
-
-    def run_finalists(self, searched: Oracle, chosen: list[Trial]) -> tuple[Trial, pd.DataFrame]:
-        """Train the best trials with other seeds; return the winner, and a row for each fit."""
-        trainer, tune = self.runner.trainer, self.runner.trainer.params.search
+    trainer, tune = runner.trainer, runner.trainer.params.search
+    base, seed = trainer.params.base.model_dump(mode="json"), trainer.params.seed
+    total = None if tune.tuner == "hyperband" else tune.trials
+    with (
+        tqdm(desc="search", unit="trial", total=total, disable=None, dynamic_ncols=True) as bar,
+        trainer.tracker.stopwatch("search"),
+    ):
 
         def on_end(trial: Trial) -> None:
-            assert trial.finalist
-            number, seed = trial.finalist
-            print(f"finalist {number}, seed {seed}: {trial.error or _shown(trial.metrics)}", flush=True)
+            bar.update()
+            outcome = (
+                trial.error
+                or f"{_shown(trial.metrics or _last(trial))} after {len(trial.curve)} of {trial.epochs} epochs"
+            )
+            bar.write(f"trial {trial.number}: {outcome}\n  {_changes(trial, runner)}")
 
-        with trainer.tracker.stopwatch("finalists"):
-            seeds = finalists.seeds(trainer.params.seed, tune.finalist_seeds)
-            oracle = finalists_oracle(searched, chosen, seeds, self.folder / "finalists", on_end)
-            self._run_trials(oracle)
-        table = pd.DataFrame([self._row(trial) for trial in all_fits(oracle)])
-        complete = table.groupby("trial").filter(lambda fits: (fits["status"] == "COMPLETED").all())
-        if complete.empty:
-            raise TrainingError("tune: every finalist failed with at least one seed; see the messages above")
-        sign = cost({tune.objective: 1.0}, tune.objective)
-        groups = complete.groupby("trial", sort=False)
-        scores = {int(str(number)): list(sign * fits[tune.objective]) for number, fits in groups}
-        verdict = finalists.verdict(scores, dict(zip(table["trial"], table["parameters"], strict=True)))
-        means = ", ".join(f"trial {number} {sign * mean:.4f}" for number, mean in verdict.means.items())
-        print(f"mean {tune.objective} of {tune.finalist_seeds} seeds: {means}")
-        best = min(verdict.means, key=lambda number: verdict.means[number])
-        error = f"one standard error ({verdict.standard_error:.4f})"
-        reason = "the best mean" if verdict.winner == best else f"within {error} of trial {best}, and smaller"
-        print(f"the winner is trial {verdict.winner}: {reason}", flush=True)
-        return next(trial for trial in chosen if trial.number == verdict.winner), table
+        search = Search(tune, base, seed, folder, on_end)
+        trials = await search.run(runner.trial)
+    stopped = [trial for trial in trials if trial.status == "PRUNED"]
+    for trial in filter(lambda trial: trial.run_id, stopped):
+        with trainer.tracker.reopen(f"trial {trial.number}", trial.run_id) as run:
+            run.tags({"pruned": f"after epoch {len(trial.curve)} of {trial.epochs}"})
+    if search.oracle.used_up:
+        networks = len({json.dumps(trial.values) for trial in trials})
+        print(f"search space exhausted after {networks} distinct networks")
+    if stopped:
+        print(f"stopped early: {', '.join(str(trial.number) for trial in stopped)}")
+    return trials
 
-    def _changes(self, trial: Trial) -> str:
-        """Differences from the base."""
-        base, name = self.runner.trainer.params.base, self.runner.trainer.params.search.base
-        if trial.error:  # its values may not even be those of a network
-            return ", ".join(f"{key} {value}" for key, value in trial.values.items())
-        return differences(self.runner.network(trial.values, base.fit.epochs), base) or f"as {name}"
 
-    def _run_trials(self, oracle: Oracle) -> None:
-        if self.team:
-            self.team.run(oracle)
-            return
+async def run_finalists(runner: TrialRunner, chosen: list[Trial], folder: Path) -> tuple[Trial, pd.DataFrame]:
+    """Train the best trials with other seeds; return the winner, and a row for each fit."""
+    trainer, tune = runner.trainer, runner.trainer.params.search
 
-        def run(trial: Trial, should_stop: ShouldStop) -> Outcome:
-            return self.runner.run(trial, should_stop, (trial.note or {}).get("parent"))
+    async def run(trial: Trial, seed: int) -> dict[str, Any]:
+        path = folder / f"{trial.number}-{seed}.json"
+        outcome = Outcome(**load(path)) if path.is_file() else await runner.finalist(trial, seed)
+        save(path, asdict(outcome))
+        print(f"finalist {trial.number}, seed {seed}: {outcome.error or _shown(outcome.metrics)}", flush=True)
+        return _row(trial, seed, outcome, runner)
 
-        run_trials(oracle, "worker0", self.runner.trainer.params.search, run)
+    with trainer.tracker.stopwatch("finalists"):
+        seeds = finalists.seeds(trainer.params.seed, tune.finalist_seeds)
+        async with asyncio.TaskGroup() as group:
+            fits = [group.create_task(run(trial, seed)) for trial in chosen for seed in seeds]
+    table = pd.DataFrame([fit.result() for fit in fits])
+    complete = table.groupby("trial").filter(lambda rows: (rows["status"] == "COMPLETED").all())
+    if complete.empty:
+        raise TrainingError("tune: every finalist failed with at least one seed; see the messages above")
+    sign = cost({tune.objective: 1.0}, tune.objective)
+    groups = complete.groupby("trial", sort=False)
+    scores = {int(str(number)): list(sign * rows[tune.objective]) for number, rows in groups}
+    verdict = finalists.verdict(scores, dict(zip(table["trial"], table["parameters"], strict=True)))
+    means = ", ".join(f"trial {number} {sign * mean:.4f}" for number, mean in verdict.means.items())
+    print(f"mean {tune.objective} of {tune.finalist_seeds} seeds: {means}")
+    best = min(verdict.means, key=lambda number: verdict.means[number])
+    error = f"one standard error ({verdict.standard_error:.4f})"
+    reason = "the best mean" if verdict.winner == best else f"within {error} of trial {best}, and smaller"
+    print(f"the winner is trial {verdict.winner}: {reason}", flush=True)
+    return next(trial for trial in chosen if trial.number == verdict.winner), table
 
-    def _row(self, trial: Trial) -> dict[str, Any]:
-        assert trial.finalist
-        number, seed = trial.finalist
-        info = self.runner.trainer.data.info
-        network = self.runner.network(trial.values, self.runner.trainer.params.search.epochs)
-        counts = Counts.of(trace(network, info.image, len(info.classes)))
-        row = {"trial": number, "seed": seed, "status": trial.status, "parameters": counts.parameters}
-        return row | {name: trial.metrics.get(name) for name in METRICS}
+
+def _changes(trial: Trial, runner: TrialRunner) -> str:
+    """Differences from the base."""
+    base, name = runner.trainer.params.base, runner.trainer.params.search.base
+    if trial.error:  # its values may not even be those of a network
+        return ", ".join(f"{key} {value}" for key, value in trial.values.items())
+    return differences(runner.network(replace(trial, epochs=base.fit.epochs)), base) or f"as {name}"
+
+
+def _row(trial: Trial, seed: int, outcome: Outcome, runner: TrialRunner) -> dict[str, Any]:
+    info = runner.trainer.data.info
+    counts = Counts.of(trace(runner.network(trial), info.image, len(info.classes)))
+    row = {"trial": trial.number, "seed": seed, "status": outcome.status, "parameters": counts.parameters}
+    return row | {name: outcome.metrics.get(name) for name in METRICS}
 
 
 def search_tags(runner: TrialRunner, winner: str = "") -> dict[str, str]:
@@ -224,3 +204,7 @@ def _differing(value: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
 
 def _shown(metrics: Metrics) -> str:
     return " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def _last(trial: Trial) -> Metrics:
+    return {name: trial.curve[-1][name] for name in METRICS}

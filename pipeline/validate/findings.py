@@ -7,7 +7,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from pipeline.core.catalog import Entry
-from pipeline.core.config import CHECKS, CheckName
+from pipeline.core.sections import CHECKS, CheckName
 from pipeline.formats.images import Images
 from pipeline.validate.schema import LINKS, RANKED
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.catalog import Entry
-from pipeline.core.config import CHECKS, CheckName
 from pipeline.core.dataset import SPLITS
+from pipeline.core.sections import CHECKS, CheckName
 from pipeline.formats.images import Images
 from pipeline.html.render import render
 from pipeline.html.thumbnails import thumbnail

@@ -7,8 +7,8 @@ lists the checks that only warn. Rules without a name hold for every table this 
 import pandas as pd
 import pandera.pandas as pa
 
-from pipeline.core.config import CheckName, Validate
 from pipeline.core.dataset import SPLITS
+from pipeline.core.sections import CheckName, Validate
 
 # Checks whose findings refer to another row or label, and the column of that row or label.
 LINKS: dict[CheckName, str] = {

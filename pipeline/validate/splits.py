@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pipeline.core.config import Data
+from pipeline.core.sections import Data
 
 
 def assign(rows: pd.DataFrame, data: Data, seed: int) -> pd.Series:

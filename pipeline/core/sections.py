@@ -1,0 +1,135 @@
+"""The sections of params.yaml as frozen typed objects; see there for the meaning and the units of each key."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from models.spec import Count, Spec
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Data(Spec):
+    dataset: str
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    limit: Count | None = None
+
+
+CheckName = Literal[
+    "label",
+    "size",
+    "constant",
+    "near_constant",
+    "duplicate_within_split",
+    "duplicate_across_splits",
+    "conflicting_labels",
+    "near_duplicate",
+    "label_suspect",
+    "too_few_images",
+    "class_share",
+    "missing_class",
+    "missing_split",
+    "imbalance",
+    "drift",
+]
+CHECKS: tuple[CheckName, ...] = get_args(CheckName)
+
+
+class Validate(Spec):
+    """Bounds on the data, and the checks that only warn."""
+
+    min_images_per_class: Count
+    max_class_imbalance: Annotated[float, Field(ge=1)]
+    max_share_ratio: Annotated[float, Field(ge=1)]
+    min_pixel_range: Annotated[int, Field(ge=1, le=255)]
+    min_pixel_deviation: Annotated[float, Field(ge=0, le=127.5)]
+    max_drift: NonNegative
+    min_distance: Annotated[float, Field(ge=0, le=1)]
+    min_label_margin: Annotated[float, Field(le=1)]
+    warnings: tuple[CheckName, ...]
+
+
+class Augmentation(Spec):
+    """Random affine and elastic changes of the training images."""
+
+    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def active(self) -> bool:
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
+
+
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Fits = Annotated[int, Field(ge=1, le=1_000)]  # trainings of one network
+
+
+class Fit(Spec):
+    epochs: Epochs
+    batch_size: Count
+    optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    schedule: Literal["constant", "cosine"]
+    early_stopping: Count | None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: Augmentation
+
+
+class Pruning(Spec):
+    """When the median stopping rule may stop trials: so many completed trials, so many epochs."""
+
+    min_trials: Count
+    min_epochs: Count
+
+
+class Tune(Spec):
+    base: str
+    tuner: Literal["random", "bayesian", "hyperband", "grid"]
+    trials: Annotated[int, Field(ge=1, le=100_000)]
+    concurrent_trials: Annotated[int, Field(ge=1, le=10_000)]
+    epochs: Epochs
+    objective: Literal["val_loss", "val_accuracy"]
+    score: Literal["last", "best"]
+    pruning: Pruning | None
+    finalists: Fits
+    finalist_seeds: Fits
+    space: dict[str, Any]
+
+    @property
+    def adaptive(self) -> bool:
+        """True if trials are chosen by the outcomes of earlier ones."""
+        return self.tuner in ("bayesian", "hyperband")
+
+    @property
+    def side_by_side(self) -> int:
+        """The most fits that the search can run at a time."""
+        trials = self.concurrent_trials if self.adaptive else self.trials
+        return max(trials, self.finalists * self.finalist_seeds if self.finalists > 1 else 1)
+
+
+class Robustness(Spec):
+    """Numbers of corrupted, shifted and out-of-distribution images; None: all."""
+
+    corrupted_images: Count | None
+    shifted_images: Count | None
+    max_shift: Annotated[int, Field(ge=1, le=8)]
+    out_of_distribution_images: Count | None
+    out_of_distribution_dataset: str | None
+
+
+class Evaluate(Spec):
+    batch_size: Count
+    seeds: Fits
+    robustness: Robustness
+
+
+class Runtime(Spec):
+    device: Literal["auto", "cpu", "gpu"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    threads: Annotated[int, Field(ge=0, le=1024)]

@@ -1,0 +1,1 @@
+"""Fits as tasks: run in this process, by processes of this machine, or on a Dask cluster."""

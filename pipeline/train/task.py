@@ -1,0 +1,66 @@
+"""A fit as a value: its specification, and its outcome. Both travel between processes and machines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.config import NetworkConfig
+from pipeline.core.limits import Limits
+from pipeline.core.records import Scores
+from pipeline.train.monitor import Epoch
+
+RUN = "pipeline.train.fit:run"  # the function that runs a FitTask; by name, since its module loads TensorFlow
+EXAMPLE = 2  # training images that serve as the example of a model's input
+
+
+@dataclass(frozen=True)
+class FitSpec:
+    """The settings that determine the result of a fit, beside data and code.
+
+    `seed` determines the initial weights, the order of the batches, dropout and augmentation. `best` is the validation
+    metric, val_loss or val_accuracy, whose best epoch gives the weights; None: those of the last epoch.
+    """
+
+    network: NetworkConfig
+    seed: int
+    precision: str
+    best: str | None = None
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """A fit to run.
+
+    keep_model: whether the outcome has the trained network.
+    limits: whether it has those of usual images.
+    checkpoint: the file to resume from; None: a killed fit begins anew.
+    """
+
+    spec: FitSpec
+    keep_model: bool = False
+    limits: bool = False
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A trained network.
+
+    file: the content of its .keras file.
+    example: its probabilities for the first `EXAMPLE` training images, (EXAMPLE, classes).
+    limits: of usual images, if they were asked for.
+    """
+
+    file: bytes
+    example: np.ndarray
+    limits: Limits | None
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    """The metrics of each epoch, the scores of the final weights on the validation images, and the model if kept."""
+
+    history: list[Epoch]
+    validation: Scores
+    model: FittedModel | None
