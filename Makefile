@@ -26,8 +26,8 @@ quick: setup  ## run all stages on a small experiment, in a minute; changes no r
 	@dvc get --quiet --force . results/report.html --rev quick --out .cache/quick.html
 	@echo 'report     .cache/quick.html'
 
-repro: setup  ## run every out-of-date stage
-	dvc repro
+repro: setup  ## run every out-of-date stage, networks side by side (REPRO_JOBS=N: N at a time)
+	@python -m pipeline.repro
 
 compare: setup  ## list the experiments, the best first (ARGS="-n 3": those of 3 commits)
 	@python -m pipeline.compare $(ARGS)

@@ -28,6 +28,7 @@ COMMANDS = (
     *(f"pipeline.{stage}" for stage in STAGES),
     "pipeline.compare",
     "pipeline.predict",
+    "pipeline.repro",
     "pipeline.serve",
     "pipeline.export",
 )
