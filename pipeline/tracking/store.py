@@ -23,7 +23,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.paths import Paths
 from pipeline.core.redact import redact
 
-PATIENCE = 30.0  # seconds to wait for another process's lock
+PATIENCE = 120.0  # seconds to wait for other processes; one that creates the tables may take long on a busy machine
 ARTIFACTS = "mlartifacts"
 LOCATIONS = {  # the columns of MLflow's tables that hold addresses of artifacts
     "experiments": ("artifact_location",),
