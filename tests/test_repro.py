@@ -154,22 +154,26 @@ def test_a_failure_lets_running_networks_finish(tmp_path: Path, sequential: Proj
     assert locked(project) == locked(sequential)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_all_stages_end_with_the_command(tmp_path: Path, sequential: Project, number: signal.Signals):
+def test_all_stages_end_with_the_command(tmp_path: Path, sequential: Project):
     project = create(tmp_path)
     environment = project.environment(REPRO_JOBS="3", MODE="hold")
-    with subprocess.Popen([sys.executable, "-m", "pipeline.repro"], cwd=tmp_path, env=environment) as started:
-        try:
-            until(lambda: len(list(tmp_path.glob("*.begun"))) == 3)
-        finally:
-            started.send_signal(number)
-        status = started.wait(60)
-    assert status == (-number if number == signal.SIGKILL else 128 + number)
-    until(lambda: not processes_in(tmp_path), seconds=60 if number == signal.SIGKILL else 0)
-    assert sorted(path.stem for path in tmp_path.glob("*.closed")) == NETWORKS
-    if number == signal.SIGKILL:
-        command(project, REPRO_JOBS="3")
-        assert locked(project) == locked(sequential)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        with subprocess.Popen([sys.executable, "-m", "pipeline.repro"], cwd=tmp_path, env=environment) as started:
+            try:
+                until(lambda: len(list(tmp_path.glob("*.begun"))) == 3)
+            finally:
+                started.send_signal(number)
+            status = started.wait(60)
+        killed = number == signal.SIGKILL
+        assert status == (-number if killed else 128 + number)
+        until(lambda: not processes_in(tmp_path), seconds=60 if killed else 0)
+        assert begun(project) == NETWORKS
+        closed = sorted(tmp_path.glob("*.closed"))
+        assert [file.stem for file in closed] == NETWORKS
+        for file in closed:
+            file.unlink()
+    command(project, REPRO_JOBS="3")
+    assert locked(project) == locked(sequential)
 
 
 def until(condition, seconds: float = 60) -> None:
