@@ -17,19 +17,16 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.core import atomic, command, config
+from pipeline.core import atomic, command, config, machine
 from pipeline.core.config import Params
 from pipeline.core.errors import ConfigError, TrainingError
 from pipeline.core.paths import Paths
 
-MEMORY = 2 * 2**30  # bytes of free memory for each stage of the default number
 GRACE = 30.0  # seconds after Ctrl-C in which stages close their runs and files
 TAIL = 15  # lines of a failed stage to show again at the end
 HINTS = "To track the changes with git, run:"  # begins DVC's last lines, which the `dvc repro` at the end has as well
@@ -73,29 +70,17 @@ def jobs(params: Params, stages: int) -> int:
     if wanted:
         limits.append(int(wanted))
     else:
-        limits.append(psutil.virtual_memory().available // MEMORY)
+        limits.append(machine.fits_in_memory())
         if not _on_cluster():
-            limits.append(len(_gpus(params)) or _cores() // (params.runtime.threads or _cores()))
+            limits.append(
+                len(machine.gpus(params.runtime)) or machine.cores() // (params.runtime.threads or machine.cores())
+            )
     return max(1, min(limits))
 
 
 def _on_cluster() -> bool:
     """Return whether other machines do the fits."""
     return bool(os.environ.get("DASK_SCHEDULER_ADDRESS"))
-
-
-def _gpus(params: Params) -> list[str]:
-    """The GPUs in use, as CUDA_VISIBLE_DEVICES names them."""
-    if params.runtime.device == "cpu":
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name not in ("", "-1")]
-    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Plan:
@@ -150,13 +135,16 @@ def run_side_by_side(stages: list[str], count: int, params: Params) -> None:
         TrainingError: some failed.
     """
     print(f"running {len(stages)} stages, {count} at a time (REPRO_JOBS=N: N at a time)", flush=True)
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, interrupt = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    if interrupt is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # then asyncio cancels the tasks in order
     try:
         failed = asyncio.run(_run_all(stages, [_environment(slot, count, params) for slot in range(count)]))
     except asyncio.CancelledError:
         sys.exit(128 + signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, handler)  # asyncio leaves the default
+        signal.signal(signal.SIGINT, interrupt)
     if failed:
         tails = [
             "\n".join([f"{stage} failed with status {status}; its last lines:", *(f"    {line}" for line in lines)])
@@ -169,9 +157,9 @@ def _environment(slot: int, count: int, params: Params) -> dict[str, str]:
     """The environment of the stages that run in one of `count` slots: its share of the cores, and its GPU."""
     changes = {
         command.ENDS_WITH: str(os.getpid()),
-        "TF_NUM_INTEROP_THREADS": str(max(1, _cores() // count)),  # results do not depend on it
+        "TF_NUM_INTEROP_THREADS": str(max(1, machine.cores() // count)),  # results do not depend on it
     }
-    gpus = _gpus(params)
+    gpus = machine.gpus(params.runtime)
     return os.environ | changes | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
 
 

@@ -18,12 +18,13 @@ import psutil
 import pytest
 from distributed import Client, Security
 
+from pipeline.core import machine
 from pipeline.core.errors import ClusterError, ConfigError, TrainingError
 from pipeline.core.sections import Runtime
 from pipeline.engine import engine, placement
 from pipeline.engine.engine import Engine, InProcess
 
-from .conftest import ROOT, Project
+from .conftest import ROOT, Project, write_records
 from .test_search import RULE
 
 CPU = Runtime(device="cpu", precision="float32", threads=1)
@@ -187,8 +188,8 @@ def test_the_default_is_one_process_per_gpu_or_core(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if gpus is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setattr(placement.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
-    monkeypatch.setattr(placement.psutil, "virtual_memory", lambda: SimpleNamespace(available=gibibytes * 2**30))
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: SimpleNamespace(available=gibibytes * 2**30))
     assert placement.workers(CPU.model_copy(update=changes), fits=6) == count
 
 
@@ -207,10 +208,12 @@ def test_a_cluster_that_cannot_be_reached_is_an_error(address: str, reason: str,
 
 
 SMALL = {
-    "models": {"tiny": {"blocks": [{"filters": [4], "dropout": 0.1}], "head": {"dense": [8]}}},
+    "models": {
+        "model_1": {"blocks": [{"filters": [2]}], "head": {"dense": []}, "fit": {"epochs": 1}},
+        "model_2": {"blocks": [{"filters": [4], "dropout": 0.1}], "head": {"dense": [8]}},
+    },
     "evaluate": {"seeds": 2},
     "tune": {
-        "base": "tiny",
         "trials": 6,
         "epochs": 4,
         "finalists": 2,
@@ -301,10 +304,11 @@ def test_the_result_is_the_same_in_one_process_on_a_cluster_and_after_kills(
 ):
     project = copy_of_validated
     project.change(**SMALL)
-    project.stage("train", "tiny")
+    write_records(project)
     expected = searched(project, FIT_WORKERS="1")
-    names = {Path(name).name for name in expected}
-    assert {"trials.csv", "curves.csv", "finalists.csv", "best.yaml", "model.keras", "history.csv"} <= names
+    tables = {f"artifacts/tune/{name}" for name in ("trials.csv", "curves.csv", "finalists.csv", "best.yaml")}
+    replicates = {f"artifacts/replicates/{name}/43/model.keras" for name in ("model_1", "model_2", "tuned")}
+    assert set(expected) >= {*tables, *replicates, "artifacts/tune/tuned/model.keras"}
     kill_within(project, 2)
     assert searched(project, FIT_WORKERS="2") == expected
     with cluster(tmp_path_factory.mktemp("cluster")) as environment:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline import repro
-from pipeline.core import config
+from pipeline.core import config, machine
 from pipeline.core.errors import ConfigError
 
 from .conftest import ROOT, Project, copy_project, yaml
@@ -197,7 +197,7 @@ def test_default_number_of_networks(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4), raising=False)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=6 * repro.MEMORY))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=6 * machine.MEMORY))
     assert [repro.jobs(params, stages) for stages in (0, 1, 2, 9)] == [1, 1, 2, 4]
     all_cores = params.model_copy(update={"runtime": params.runtime.model_copy(update={"threads": 0})})
     assert repro.jobs(all_cores, 9) == 1

@@ -100,7 +100,7 @@ class Cluster(Engine):
 
         self._receivers[key] = receive
         parts = function, argument, self.runtime, self._topic
-        future = self._submit("pipeline.engine.task:on_worker", *parts, data=self._data, key=key)
+        future = self._submit("pipeline.engine.worker:run", *parts, data=self._data, key=key)
         future.add_done_callback(lambda _: receive(future))
         try:
             while (message := await inbox.get()) is not future:

@@ -4,18 +4,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
-
+from pipeline.core import machine
 from pipeline.core.errors import ConfigError
 from pipeline.core.sections import Runtime
-from pipeline.engine import cluster
 from pipeline.engine.engine import Engine, InProcess
 
 WORKERS = "FIT_WORKERS"
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"  # Dask's own variable
-MEMORY = 2 * 2**30  # bytes of free memory for each process of the default number
 
 
 @contextmanager
@@ -27,14 +23,17 @@ def start(runtime: Runtime, fits: int) -> Iterator[Engine]:
         ClusterError: the cluster cannot be used.
     """
     address, count = os.environ.get(SCHEDULER), workers(runtime, fits)
+    if not address and count == 1:
+        yield InProcess(runtime)
+        return
+    from pipeline.engine import cluster  # Dask takes half a second to load
+
     if address:
         with cluster.remote(address, runtime) as engine:
             yield engine
-    elif count > 1:
-        with cluster.local(count, _gpus(runtime), runtime) as engine:
-            yield engine
     else:
-        yield InProcess(runtime)
+        with cluster.local(count, machine.gpus(runtime), runtime) as engine:
+            yield engine
 
 
 def workers(runtime: Runtime, fits: int) -> int:
@@ -48,19 +47,8 @@ def workers(runtime: Runtime, fits: int) -> int:
         if not re.fullmatch(r"[1-9]\d{0,3}", wanted, re.ASCII):
             raise ConfigError(f"{WORKERS}: found {wanted}; allowed: a whole number from 1 to 9999")
         return min(int(wanted), fits)
-    if gpus := _gpus(runtime):
+    if gpus := machine.gpus(runtime):
         return min(len(gpus), fits)
     if runtime.threads != 1:  # each fit uses several cores
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, fits, psutil.virtual_memory().available // MEMORY))
-
-
-def _gpus(runtime: Runtime) -> list[str]:
-    """The GPUs that fits may use, as CUDA numbers them."""
-    if runtime.device == "cpu":
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
-    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return max(1, min(machine.cores(), fits, machine.fits_in_memory()))

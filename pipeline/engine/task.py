@@ -1,4 +1,4 @@
-"""A task in the process that runs it: the stage's own, or a worker's."""
+"""Running a task in this process, the stage's own or a worker's."""
 
 import os
 import pkgutil
@@ -7,8 +7,6 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import cache
 from typing import Any
-
-from distributed import get_worker
 
 from pipeline.core.records import Device
 from pipeline.core.sections import Runtime
@@ -38,23 +36,3 @@ def call(function: str, argument: object, data: object, report: Report) -> Any:
     """Call a function, which may load TensorFlow, by its name (module:function)."""
     load_tensorflow()
     return pkgutil.resolve_name(function)(argument, data, report)
-
-
-class CancelledError(Exception):
-    """The stage has ended the task, or is gone."""
-
-
-def on_worker(function: str, argument: object, runtime: Runtime, topic: str, data: object) -> Any:
-    """Run a task on a Dask worker. Its messages are events of a topic; it ends when the stage has cancelled it."""
-    device(runtime)
-    worker = get_worker()
-    key = worker.get_current_task()
-    worker.log_event(topic, {"key": key, "message": None})  # begun
-
-    def report(message: object) -> None:
-        worker.log_event(topic, {"key": key, "message": message})
-        own = worker.state.tasks.get(key)
-        if own is None or own.state != "executing":
-            raise CancelledError
-
-    return call(function, argument, data, report)
