@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 REQUIREMENTS := requirements$(if $(GPU),-gpu,).txt
 RUNTIME := $(VENV)/.installed-$(basename $(REQUIREMENTS))
+TEAM_PACKAGES := $(VENV)/.installed-requirements-team
 BENCH := .bench/venv
 DEVELOPMENT := $(VENV)/.installed-requirements-dev
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help:  ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(RUNTIME)  ## create .venv from the pinned requirements (GPU=1: TensorFlow with CUDA)
+setup: $(RUNTIME) $(if $(TEAM),$(TEAM_PACKAGES))  ## create .venv from the pinned requirements (GPU=1: TensorFlow with CUDA; TEAM=1: docs/team.md)
 
 # Two kinds of pooling in one small network, few epochs, few images in the slow tests; works without a Git identity.
 QUICK := data.dataset=mnist_5k data.limit=null fit.epochs=4 ~models.model_2 grid.base=model_1 grid.pooling=[average] \
@@ -61,6 +62,8 @@ lock: $(DEVELOPMENT)  ## resolve the requirements files again, with the newest v
 	uv pip compile $(LOCK) pyproject.toml --output-file requirements.txt
 	uv pip compile $(LOCK) pyproject.toml --extra gpu --constraint requirements.txt --output-file requirements-gpu.txt
 	uv pip compile $(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	sed -n '/^python-dateutil==/d; s/^\([a-z].*\) \\$$/\1/p' requirements.txt | \
+	  uv pip compile $(LOCK) --group team --constraint - --output-file requirements-team.txt  # botocore needs dateutil 2
 	uv pip compile $(LOCK) benchmarks/requirements.in --constraint requirements.txt --output-file requirements-bench.txt
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --upgrade
@@ -86,6 +89,8 @@ echo 'installing the packages of $< in $(1)'; \
 $(1)/bin/python -m pip install --disable-pip-version-check --require-hashes --requirement $< >$$log; \
 status=$$?; kill $$! 2>/dev/null; after='\n'; count; exit $$status
 endef
+
+$(TEAM_PACKAGES): $(RUNTIME)  # after it: both install python-dateutil
 
 # A marker per requirements file, so that pip runs only after a change of the file.
 $(VENV)/.installed-%: %.txt | $(VENV)/bin/python
