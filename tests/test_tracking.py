@@ -232,6 +232,22 @@ def test_two_first_writers_share_a_new_store(tmp_path: Path):
     assert [run.info.status for run in stored(tmp_path)] == ["FINISHED", "FINISHED"]
 
 
+def test_two_first_writers_share_a_new_experiment_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The file lock covers the default store alone: elsewhere, another stage may come between look-up and creation."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    look_up = mlflow.MlflowClient.get_experiment_by_name
+
+    def another_comes_first(client: mlflow.MlflowClient, name: str):
+        if found := look_up(client, name):
+            return found
+        client.create_experiment(name)
+        return None
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", another_comes_first)
+    with opened(tmp_path) as run:
+        assert run.failure is None
+
+
 def test_training_finishes_with_the_server_down(copy_of_validated: Project):
     project = copy_of_validated
     project.change(fit={"epochs": 1})

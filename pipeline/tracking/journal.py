@@ -47,7 +47,12 @@ class Described:
             view.update(client, store.name(paths), known)
             return known.experiment_id
         location = f"{artifacts}/{self.experiment}" if artifacts else None
-        return client.create_experiment(self.experiment, location, view.EXPERIMENT_TAGS)
+        try:
+            return client.create_experiment(self.experiment, location, view.EXPERIMENT_TAGS)
+        except MlflowException:
+            if known := client.get_experiment_by_name(self.experiment):  # a stage elsewhere created it meanwhile
+                return known.experiment_id
+            raise
 
 
 class Journal:
