@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import filelock
@@ -261,6 +262,33 @@ def test_a_hanging_server_costs_one_time_out_and_names_no_password(
     assert output.count("not recorded in MLflow at http://***@127.0.0.1") == 4
     assert "secret" not in output
     assert len(kept(tmp_path)) == 4
+
+
+class Finished(BaseHTTPRequestHandler):
+    """A server whose answer to every request is a run that has ended."""
+
+    def do_GET(self) -> None:
+        info = {"run_id": "c" * 32, "run_name": "net", "experiment_id": "1", "status": "FINISHED"}
+        answer = json.dumps({"run": {"info": info, "data": {}}, "run_info": info}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_GET  # noqa: N815
+
+
+def test_the_end_of_a_run_prints_no_password():
+    code = (
+        "import sys; from pipeline.tracking import journal, runs\n"
+        "journal.log(runs.mlflow.MlflowClient(sys.argv[1]), 'c' * 32, {'end': 'FINISHED', 'time': 1})"
+    )
+    with HTTPServer(("127.0.0.1", 0), Finished) as server:
+        threading.Thread(target=server.serve_forever).start()
+        command = [sys.executable, "-c", code, f"http://someone:secret@127.0.0.1:{server.server_port}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        server.shutdown()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

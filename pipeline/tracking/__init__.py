@@ -15,6 +15,7 @@ for _name, _value in {  # read when MLflow is imported
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # at the end of a run, with the password of a server's address
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's default, 7, takes minutes where a server hangs
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }.items():
