@@ -31,6 +31,7 @@ LOCAL = {
     "distributed.scheduler.allowed-failures": DEATHS - 1,
     "distributed.scheduler.http.routes": [],  # pages that anybody on the machine could read
     "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,  # interrupts fits 100 times a second, for a page that is not served
     "distributed.nanny.pre-spawn-environ": {},  # Dask's own returns freed memory at once: training is slower with it
     "distributed.admin.large-graph-warning-threshold": "100 GB",  # the data are part of it, so that none can get lost
 }
