@@ -21,12 +21,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from benchmarks.contenders.turns import BATCH
 from benchmarks.project import ROOT, mirror, parser
 from models import architecture
 from pipeline.core import config, dataset
@@ -35,6 +37,7 @@ from pipeline.core.paths import Paths
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 CONVPIPE, TORCH = ROOT / ".venv" / "bin" / "python", ROOT / ".bench" / "venv" / "bin" / "python"
 TRIALS = (4, 8, 16)
+BATCHES = (BATCH, 2 * BATCH)
 TARGET_ACCURACY, MAX_EPOCHS = 0.99, 6
 WORK = ("fit", "search", "finalists", "scoring", "robustness")  # parts of stages that compute
 STAGE = re.compile(r"^([\w ]+): ([\d.]+) s \((.*)\)$", re.MULTILINE)
@@ -98,10 +101,12 @@ def training(folder: Path, repeats: int) -> str:
     images = dataset.load_info(Paths(folder)).images["train"]
     header = ["", "images/s", "time / convpipe", "images / CPU second", "CPU time / convpipe"]
     header += ["first epoch, CPU s", "test accuracy", "memory, MB"]
-    for model in ("model_1", "model_2"):
-        running = {name: Contender("training", name, model, folder, turns) for name in ("convpipe", "plain_keras")}
+    for model, batch in product(("model_1", "model_2"), BATCHES):
+        running = {"convpipe": Contender("training", "convpipe", model, folder, turns, batch)}
+        running["convpipe, 1 replica"] = Contender("training", "convpipe", model, folder, turns, batch, 1)
+        running["plain_keras"] = Contender("training", "plain_keras", model, folder, turns, batch)
         for name in ("torch_float32", "torch_bfloat16"):
-            running[name] = Contender("pytorch", name, model, folder, turns)
+            running[name] = Contender("pytorch", name, model, folder, turns, batch)
         products = {
             f"matrix {precision}": Contender("training", "matrix", precision, folder, turns + 1)
             for precision in ("float32", "bfloat16")
@@ -114,14 +119,15 @@ def training(folder: Path, repeats: int) -> str:
             rows.append([name, f"{images / wall:,.0f}", f"{wall / ours.middle('wall'):.2f}"])
             rows[-1] += [f"{images / cpu:,.0f}", f"{cpu / ours.middle('cpu'):.2f}", f"{contender.turns[0]['cpu']:.1f}"]
             rows[-1] += [f"{contender.turns[-1]['accuracy']:.2%}", f"{contender.turns[-1]['memory']:,.0f}"]
-        sections.append(f"### Training {model}\n\n{table(header, rows)}\n")
+        sections.append(f"### Training {model}, batches of {batch}\n\n{table(header, rows)}\n")
         forward = sum(row.multiply_adds for row in architecture.trace(params.network(model), (28, 28, 1), 10))
         work = 3 * 2 * forward * images  # forward, and backward for inputs and weights; two operations each
-        rate = work / ours.middle("cpu")
-        for name, product in products.items():
-            limit = product.middle("operations") / product.middle("cpu")
-            rates = f"{limit / 1e9:,.0f} GFLOP per CPU second; training {model}: {rate / 1e9:,.0f} ({rate / limit:.0%})"
-            sections.append(f"{name}: {rates}.\n")
+        for name, matrices in products.items():
+            shares = []
+            for time_of in ("wall", "cpu"):
+                rate, limit = work / ours.middle(time_of), matrices.middle("operations") / matrices.middle(time_of)
+                shares.append(f"{rate / 1e9:,.0f} of {limit / 1e9:,.0f} ({rate / limit:.0%})")
+            sections.append(f"GFLOP, training of {name}: a second {shares[0]}, a CPU second {shares[1]}.\n")
     return "\n".join(sections)
 
 
@@ -142,7 +148,7 @@ def search(folder: Path, repeats: int) -> str:
 def growth(folder: Path, repeats: int) -> str:
     """An epoch of Model 2 on the default images once, twice, five and ten times; the search with more trials."""
     turns = repeats + 1
-    running = {str(n): Contender("training", "convpipe", "model_2", folder, turns, n) for n in (1, 2, 5, 10)}
+    running = {str(n): Contender("training", "convpipe", "model_2", folder, turns, BATCH, 0, n) for n in (1, 2, 5, 10)}
     take_turns(running, turns + 1)
     rows = []
     for times, contender in running.items():

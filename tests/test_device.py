@@ -50,12 +50,13 @@ from pipeline.train import fit, train
 print({"sklearn", "scipy.stats", "matplotlib.pyplot"} & set(sys.modules))
 import matplotlib.pyplot, sklearn.metrics
 for precision in ("float32", "bfloat16"):
-    found = device.start(sections.Runtime(device="cpu", precision=precision, threads=1))
-    print(found.kind, found.precision, found.threads, device.tf.config.threading.get_intra_op_parallelism_threads())
+    found = device.start(sections.Runtime(device="cpu", precision=precision, threads=1, replicas=2))
+    applied = device.tf.config.threading.get_intra_op_parallelism_threads()
+    print(found.kind, found.precision, found.threads, found.replicas, applied)
 """
     lines = project.run(sys.executable, "-c", program).stdout.splitlines()
     said = [line for line in lines if not line.startswith("device:")]
-    assert said == ["set()", "cpu float32 1 1", "cpu bfloat16 1 1"]
+    assert said == ["set()", "cpu float32 1 2 1", "cpu bfloat16 1 2 1"]
 
 
 def test_number_of_cores_does_not_change_the_bytes(copy_of_validated: Project):

@@ -215,33 +215,35 @@ from tests.test_fit import OnEpoch, fitted
 
 callbacks.CHECKPOINT_INTERVAL = 0.0
 project, kept, kill, settings = Project(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), eval(sys.argv[4])
+replicas = int(sys.argv[5])
 
 def stop(epoch):
     if epoch == kill:
         os.kill(os.getpid(), 9)
 
-found = fitted(project, settings, OnEpoch(stop), kept / "state.npz")
+found = fitted(project, settings, OnEpoch(stop), kept / "state.npz", replicas=replicas)
 (kept / "network.keras").write_bytes(saved_model.content(found.model))
 print(found.history)
 """
 
 
 @pytest.mark.parametrize(
-    ("settings", "kill"),
+    ("settings", "kill", "replicas"),
     [
-        ({"epochs": 5, "augmentation": {"shift": 0.1}, "ema": 0.9}, 3),
+        ({"epochs": 5, "augmentation": {"shift": 0.1}, "ema": 0.9}, 3, 2),
         # The loss rises from the first epoch: training stops early and restores weights from before the kill.
-        ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant"}, 2),
-        ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant", "ema": 0.5}, 2),
+        ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant"}, 2, 1),
+        ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant", "ema": 0.5}, 2, 1),
     ],
-    ids=["ema and augmentation", "early stopping", "ema and early stopping"],
+    ids=["ema, augmentation and replicas", "early stopping", "ema and early stopping"],
 )
 def test_killed_training_resumes_and_gives_the_same_bytes(
-    validated: Project, tmp_path: Path, settings: dict, kill: int
+    validated: Project, tmp_path: Path, settings: dict, kill: int, replicas: int
 ):
     def run(folder: str, kill: int) -> subprocess.CompletedProcess[str]:
         (tmp_path / folder).mkdir(exist_ok=True)
-        command = [sys.executable, "-c", KILLED, str(validated.root), str(tmp_path / folder), str(kill), repr(settings)]
+        arguments = [validated.root, tmp_path / folder, kill, repr(settings), replicas]
+        command = [sys.executable, "-c", KILLED, *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     assert run("killed", kill=kill).returncode == -9

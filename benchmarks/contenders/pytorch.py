@@ -1,6 +1,6 @@
-"""PyTorch as contender:  python -m benchmarks.contenders.pytorch torch_bfloat16 MODEL FOLDER TURNS
+"""PyTorch as contender:  python -m benchmarks.contenders.pytorch torch_bfloat16 MODEL FOLDER TURNS BATCH
 
-Eager, channels_last, all images in one tensor; needs .bench/venv (`make bench`).
+Eager, channels_last, fused Adam, all images in one tensor; needs .bench/venv (`make bench`).
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 import torch
 from torch import nn
 
-from benchmarks.contenders.turns import BATCH, LEARNING_RATE, Turns, arrays, epochs
+from benchmarks.contenders.turns import LEARNING_RATE, Turns, arrays, epochs
 
 SCORING_BATCH = 500
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -43,10 +43,10 @@ def tensors(folder: str, split: str) -> Tensors:
     return images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last), labels
 
 
-def main(precision: str, name: str, folder: str, turns: int) -> None:
+def main(precision: str, name: str, folder: str, turns: int, size: int) -> None:
     torch.manual_seed(42)
     model, loss = network(name), nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, fused=True)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "torch_bfloat16")
 
     def accuracy(images: torch.Tensor, labels: torch.Tensor) -> float:
@@ -59,7 +59,7 @@ def main(precision: str, name: str, folder: str, turns: int) -> None:
     (images, labels), validation, test = (tensors(folder, split) for split in ("train", "validation", "test"))
     turn = Turns()
     for epoch in range(epochs(turns)):
-        for batch in torch.randperm(len(labels))[: len(labels) // BATCH * BATCH].split(BATCH):
+        for batch in torch.randperm(len(labels))[: len(labels) // size * size].split(size):
             optimizer.zero_grad()
             with autocast:
                 error = loss(model(images[batch]), labels[batch])
@@ -71,4 +71,4 @@ def main(precision: str, name: str, folder: str, turns: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], turns=int(sys.argv[4]))
+    main(*sys.argv[1:4], turns=int(sys.argv[4]), size=int(sys.argv[5]))

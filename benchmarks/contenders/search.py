@@ -35,7 +35,8 @@ def convpipe_search(folder: str, count: int) -> None:
     turn = Turns()
 
     async def run(trial: Trial, _: Any) -> Outcome:
-        validation = fit(FitSpec(network(params, trial), params.seed, used.precision), data).validation
+        spec = FitSpec(network(params, trial), params.seed, used.precision, replicas=used.replicas)
+        validation = fit(spec, data).validation
         turn(accuracy=validation.accuracy)
         return Outcome("COMPLETED", {"val_loss": validation.loss, "val_accuracy": validation.accuracy}, [])
 

@@ -28,15 +28,18 @@ from pipeline.train.task import FitSpec
 MATRIX = 2048
 
 
-def convpipe(name: str, folder: str, turns: int, times: int = 1) -> None:
-    """This project's training, as its stages do it, on the training images repeated `times` times."""
+def convpipe(name: str, folder: str, turns: int, batch: int = BATCH, replicas: int = 0, times: int = 1) -> None:
+    """This project's training, as its stages do it, on the training images repeated `times` times.
+
+    replicas: 0 means those of params.yaml.
+    """
     paths = Paths(Path(folder))
     params = config.load(paths)
     used = device.start(params.runtime)
     data = dataset.load_training(paths)
     train = Split(np.tile(data.train.images, (times, 1, 1, 1)), np.tile(data.train.labels, times))
     network = params.network(name)
-    changes = {"epochs": epochs(turns), "batch_size": BATCH, "schedule": "constant"}
+    changes = {"epochs": epochs(turns), "batch_size": batch, "schedule": "constant"}
     network = network.model_copy(update={"fit": network.fit.model_copy(update=changes)})
     turn = Turns()
 
@@ -44,7 +47,7 @@ def convpipe(name: str, folder: str, turns: int, times: int = 1) -> None:
         def on_epoch(self, number: int, metrics: Epoch) -> None:
             turn.epoch(number)
 
-    spec = FitSpec(network, params.seed, used.precision)
+    spec = FitSpec(network, params.seed, used.precision, replicas=replicas or used.replicas)
     fitted = fit(spec, TrainingData(data.info, train, data.validation), EachEpoch())
     turn(accuracy=test_accuracy(fitted.model, paths))
 
@@ -61,7 +64,7 @@ def test_accuracy(model: keras.Model, paths: Paths) -> float:
     return scores(predictor(model)(test.images), test.labels).accuracy
 
 
-def plain_keras(name: str, folder: str, turns: int) -> None:
+def plain_keras(name: str, folder: str, turns: int, batch: int) -> None:
     """Keras as a script uses it: NumPy arrays, float32, default compilation."""
     keras.utils.set_random_seed(42)
     network = cnn.build(config.load(Paths(Path(folder))).network(name), (28, 28, 1), 10, "float32")
@@ -69,7 +72,7 @@ def plain_keras(name: str, folder: str, turns: int) -> None:
     train, validation, test = (arrays(folder, split) for split in ("train", "validation", "test"))
     turn = Turns()
     each = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: turn.epoch(epoch))
-    settings = {"batch_size": BATCH, "epochs": epochs(turns), "verbose": 0}
+    settings = {"batch_size": batch, "epochs": epochs(turns), "verbose": 0}
     network.fit(*train, validation_data=validation, callbacks=[each], **settings)
     turn(accuracy=network.evaluate(*test, verbose=0)[1])
 

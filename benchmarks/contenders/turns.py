@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-LEARNING_RATE, BATCH = 1e-3, 64
+LEARNING_RATE, BATCH = 1e-3, 64  # BATCH: the default
 
 
 class Turns:

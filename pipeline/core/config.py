@@ -114,7 +114,7 @@ def load(paths: Paths) -> Params:
         raise ConfigError(f"params.yaml: data.dataset: {found}")
     entry = datasets[params.data.dataset]
     errors = [*_name_errors(params), *_dataset_errors(params, datasets)]
-    errors = errors or _shape_errors(params, entry)
+    errors = errors or _network_errors(params, entry)
     errors = errors or (_space_errors(params, entry) if params.tune else [])
     if errors:
         raise ConfigError("\n".join(f"params.yaml: {error}" for error in errors))
@@ -198,9 +198,11 @@ def _dataset_errors(params: Params, datasets: Catalog) -> list[str]:
     return [f"evaluate.robustness.out_of_distribution_dataset: found {json.dumps(name)}{listing(name, alike)}, or null"]
 
 
-def _shape_errors(params: Params, entry: Entry) -> list[str]:
-    errors = []
+def _network_errors(params: Params, entry: Entry) -> list[str]:
+    errors, count = [], params.runtime.replicas
     for name, model in params.networks.items():
+        if (size := model.fit.batch_size) % count:
+            errors.append(f"runtime.replicas: found {count}; allowed: a divisor of the batch size of {name}, {size}")
         try:
             architecture.trace(model, entry.image, len(entry.classes))
         except architecture.ShapeError as error:
@@ -212,7 +214,10 @@ def _shape_errors(params: Params, entry: Entry) -> list[str]:
 def _space_errors(params: Params, entry: Entry) -> list[str]:
     def problem(block: dict[str, Any]) -> str | None:
         try:
-            architecture.trace(network_from(block), entry.image, len(entry.classes))
+            network = network_from(block)
+            architecture.trace(network, entry.image, len(entry.classes))
+            if network.fit.batch_size % (count := params.runtime.replicas):
+                return f"allowed: multiples of runtime.replicas, {count}"
         except ValidationError as error:
             return described(error, NetworkConfig)
         except architecture.ShapeError as error:

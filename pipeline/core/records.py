@@ -20,12 +20,16 @@ NO_SEARCH = "null"  # the record where `tune` is null
 
 
 class Device(Spec):
-    """The device of a fit. `threads` is the number of cores used within one operation, 0 for all."""
+    """The device of a fit. `threads` is the number of cores used within one operation, 0 for all.
+
+    `replicas` is the number of parts that each batch is split into.
+    """
 
     kind: Literal["cpu", "gpu"]
     name: str
     precision: Literal["float32", "bfloat16"]
     threads: int
+    replicas: int = 1
 
 
 class Counts(Spec):

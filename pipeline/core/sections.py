@@ -133,3 +133,4 @@ class Runtime(Spec):
     device: Literal["auto", "cpu", "gpu"]
     precision: Literal["auto", "float32", "bfloat16"]
     threads: Annotated[int, Field(ge=0, le=1024)]
+    replicas: Annotated[int, Field(ge=1, le=64)]

@@ -19,7 +19,7 @@ def start(wanted: Runtime) -> Device:
     """Make TensorFlow deterministic and choose device and precision; to be called before the first tensor is made.
 
     Raises:
-        DeviceError: a GPU is asked for and there is none.
+        DeviceError: a GPU is asked for and there is none, or there are several, but fewer than replicas.
     """
     with quiet():
         gpus = tf.config.list_physical_devices("GPU")
@@ -30,6 +30,11 @@ def start(wanted: Runtime) -> Device:
         )
     kind = "cpu" if wanted.device == "cpu" or not gpus else "gpu"
     if kind == "gpu":
+        if 1 < len(gpus) < wanted.replicas:
+            raise DeviceError(
+                f"params.yaml: runtime.replicas: found {wanted.replicas}, but TensorFlow sees {len(gpus)} GPUs; "
+                f"allowed: 1 to {len(gpus)}, or any number on one GPU (CUDA_VISIBLE_DEVICES=0)"
+            )
         for gpu in gpus:
             # Otherwise the first process takes all of the memory, and a second experiment beside it fails.
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -42,7 +47,7 @@ def start(wanted: Runtime) -> Device:
     name = details.get("device_name", "GPU") if kind == "gpu" else f"{_processor()}, {os.cpu_count()} cores"
     precision = wanted.precision if wanted.precision != "auto" else _precision(details)
     print(f"device: {kind} ({name}), precision: {precision}", flush=True)
-    return Device(kind=kind, name=name, precision=precision, threads=wanted.threads)
+    return Device(kind=kind, name=name, precision=precision, threads=wanted.threads, replicas=wanted.replicas)
 
 
 def _precision(gpu: dict) -> Literal["float32", "bfloat16"]:

@@ -18,6 +18,7 @@ from pipeline.core.sections import Fit
 from pipeline.runtime import saved_model, unusual
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
+from pipeline.train import replicas
 from pipeline.train.batches import TrainingBatches, scoring_batches
 from pipeline.train.callbacks import Checkpoint, History
 from pipeline.train.fused_adam import Adam, AdamW
@@ -89,19 +90,12 @@ class _Reporting(Monitor):
 def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor, checkpoint: Path | None) -> Fitted:
     network, settings, classes = spec.network, spec.network.fit, len(data.info.classes)
     keras.utils.set_random_seed(spec.seed)
-    model = cnn.build(network, data.info.image, classes, spec.precision, to_train=True, seed=spec.seed)
-    batches = TrainingBatches(data.train, classes, settings.batch_size, spec.seed, settings.augmentation)
-    scoring = scoring_batches(data.validation, classes, SCORING_BATCH)
-    model.compile(
-        optimizer=optimizer(settings, batches.steps),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=network.head.output == "logits", label_smoothing=settings.label_smoothing
-        ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        steps_per_execution=min(batches.steps, STEPS_PER_EXECUTION),
-        jit_compile=False,  # XLA's convolutions on a CPU take several times as long
-    )
-    model.optimizer.build(model.trainable_variables)  # else made while TensorFlow traces a step, which is traced again
+    size = replicas.batch_size(settings.batch_size, len(data.train.labels), spec.replicas)
+    batches = TrainingBatches(data.train, classes, size, spec.seed, settings.augmentation)
+    strategy = replicas.strategy(spec.replicas)
+    scoring = replicas.scored_by_all(strategy, scoring_batches(data.validation, classes, SCORING_BATCH))
+    with strategy.scope():
+        model = _compiled(spec, data.info, batches.steps, strategy.num_replicas_in_sync)
     stopping = [_best_weights("val_loss", settings.early_stopping)] if settings.early_stopping else []
     selection = [_best_weights(spec.best, settings.epochs)] if spec.best else []
     averages = [Averages()] if settings.ema else []
@@ -121,6 +115,25 @@ def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor, checkpoint: Path |
     trained = _for_inference(model, network, data.info, spec.precision)
     validation = scores(predictor(trained)(data.validation.images), data.validation.labels)
     return Fitted(trained, history.epochs, validation)
+
+
+def _compiled(spec: FitSpec, info: DatasetInfo, steps: int, devices: int) -> keras.Model:
+    network, settings = spec.network, spec.network.fit
+    model = cnn.build(network, info.image, len(info.classes), spec.precision, to_train=True, seed=spec.seed)
+    if spec.replicas > 1:
+        model = replicas.Replicated(model, spec.replicas)
+    model.compile(
+        optimizer=optimizer(settings, steps),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=network.head.output == "logits", label_smoothing=settings.label_smoothing
+        ),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        # TensorFlow cannot build a loop of steps that several devices take together.
+        steps_per_execution=min(steps, STEPS_PER_EXECUTION) if devices == 1 else 1,
+        jit_compile=False,  # XLA's convolutions on a CPU take several times as long
+    )
+    model.optimizer.build(model.trainable_variables)  # else made while TensorFlow traces a step, which is traced again
+    return model
 
 
 class Averages(keras.callbacks.Callback):

@@ -19,13 +19,15 @@ class FitSpec:
     """The settings that determine the result of a fit, beside data and code.
 
     `seed` determines the initial weights, the order of the batches, dropout and augmentation. `best` is the validation
-    metric, val_loss or val_accuracy, whose best epoch gives the weights; None: those of the last epoch.
+    metric, val_loss or val_accuracy, whose best epoch gives the weights; None: those of the last epoch. Each batch is
+    split into `replicas` equal parts.
     """
 
     network: NetworkConfig
     seed: int
     precision: str
     best: str | None = None
+    replicas: int = 1
 
 
 @dataclass(frozen=True)

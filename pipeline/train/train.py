@@ -81,7 +81,9 @@ class Trainer:
 
     def spec(self, network: NetworkConfig, seed: int | None = None, best: str | None = None) -> FitSpec:
         """The specification of a fit on this device; `seed` is that of params.yaml unless given."""
-        return FitSpec(network, self.params.seed if seed is None else seed, self.device.precision, best)
+        return FitSpec(
+            network, self.params.seed if seed is None else seed, self.device.precision, best, self.device.replicas
+        )
 
     def settings_digest(self, spec: FitSpec) -> str:
         """Digest of everything that a fit's result follows from, except data and code."""
@@ -226,7 +228,11 @@ class Trainer:
         """The complete configuration of a fit under dotted names."""
         data = self.params.data.model_dump()
         settings = config.flatten({"seed": spec.seed, "data": data, **spec.network.model_dump(mode="json")})
-        return settings | {"device": self.device.kind, "precision": self.device.precision}
+        return settings | {
+            "device": self.device.kind,
+            "precision": self.device.precision,
+            "replicas": spec.replicas,
+        }
 
 
 async def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> None:
