@@ -126,8 +126,8 @@ def training(folder: Path, repeats: int) -> str:
             shares = []
             for time_of in ("wall", "cpu"):
                 rate, limit = work / ours.middle(time_of), matrices.middle("operations") / matrices.middle(time_of)
-                shares.append(f"{rate / 1e9:,.0f} of {limit / 1e9:,.0f} ({rate / limit:.0%})")
-            sections.append(f"GFLOP, training of {name}: a second {shares[0]}, a CPU second {shares[1]}.\n")
+                shares.append(f"{rate / 1e9:,.0f} of {limit / 1e9:,.0f} GFLOP ({rate / limit:.0%})")
+            sections.append(f"Share of {name}: {shares[0]} a second, {shares[1]} a CPU second.\n")
     return "\n".join(sections)
 
 
