@@ -60,6 +60,7 @@ for precision in ("float32", "bfloat16"):
 
 
 def test_number_of_cores_does_not_change_the_bytes(copy_of_validated: Project):
+    copy_of_validated.change(runtime={"replicas": 2})
     models = []
     for operations_at_a_time in ("1", "3"):
         copy_of_validated.stage("train", "model_2", TF_NUM_INTEROP_THREADS=operations_at_a_time)
