@@ -25,7 +25,7 @@ from pipeline.core.records import Device
 from pipeline.core.sections import Runtime
 from pipeline.engine import cluster, engine, task
 
-CPU = Runtime(device="cpu", precision="float32", threads=1)
+CPU = Runtime(device="cpu", precision="float32", threads=1, replicas=1)
 SLEEP = "benchmarks.scale:sleep"
 SHARED = 25  # workers in a process
 
@@ -42,7 +42,7 @@ def sleep(argument: tuple[float, int], data: object, report: Callable[[object], 
 async def simulate_workers(address: str, count: int) -> None:
     """Join a scheduler as several workers that need no TensorFlow, until it closes."""
     task.load_tensorflow = lambda: None
-    task._started = lambda *_: Device(kind="cpu", name="simulated", precision="float32", threads=1)
+    task._started = lambda *_: Device(kind="cpu", name="simulated", precision="float32", threads=1, replicas=1)
     # Each worker would sample its threads 100 times a second: not what is measured, when they share two cores.
     dask.config.set({"distributed.worker.profile.enabled": False})
     workers = [await Worker(address, nthreads=1, memory_limit=0, silence_logs=50) for _ in range(count)]

@@ -27,7 +27,7 @@ from pipeline.engine.engine import Engine, InProcess
 from .conftest import ROOT, Project, write_records
 from .test_search import RULE
 
-CPU = Runtime(device="cpu", precision="float32", threads=1)
+CPU = Runtime(device="cpu", precision="float32", threads=1, replicas=1)
 HERE = f"{__name__}:"
 
 
