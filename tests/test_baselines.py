@@ -65,7 +65,7 @@ def test_sample_keeps_the_shares_of_the_classes():
 
 
 def test_features_are_pixels_or_means_of_areas(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(baselines, "CHUNK", 2)  # of three images
+    monkeypatch.setattr(baselines, "VALUES", 2 * 64 * 20 * 3)  # of two images among three
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 20, 3), np.uint8)
     means = images.reshape(3, 32, 2, 20, 3).mean(axis=2) / 255
     np.testing.assert_allclose(baselines.features(images), means.reshape(3, -1), rtol=1e-5)

@@ -1,11 +1,18 @@
 """Batches and augmentation: content, order, and the transforms of an image."""
 
+import os
+import pickle
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.core import dataset
 from pipeline.core.dataset import Split
 from pipeline.core.sections import Augmentation
+from pipeline.train import batches as module
 from pipeline.train.augmentation import places, random_affine, random_field, sampled, transformed
 from pipeline.train.batches import TrainingBatches, scoring_batches
 
@@ -60,6 +67,42 @@ def test_scoring_batches_have_every_image_in_order():
     parts = list(scoring_batches(split, 10, 20))
     np.testing.assert_array_equal(np.concatenate([labels.numpy().argmax(1) for _, labels in parts]), split.labels)
     np.testing.assert_allclose(np.concatenate([images for images, _ in parts]), split.images / np.float32(255))
+
+
+def test_images_that_are_read_from_a_file_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (100, *SIZE), np.uint8))
+    split = Split(np.load(tmp_path / "images.npy", mmap_mode="r"), np.arange(100) % 10)
+
+    def pixels(split: Split) -> list[np.ndarray]:
+        batches = TrainingBatches(split, 10, 32, 1, Augmentation(shift=0.1))
+        batches.epoch.assign(3)
+        return [
+            part.numpy() for both in (batches.dataset, scoring_batches(split, 10, 30)) for pair in both for part in pair
+        ]
+
+    expected = pixels(split)
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    for found, image in zip(pixels(split), expected, strict=True):
+        np.testing.assert_array_equal(found, image)
+
+    monkeypatch.setattr(dataset, "SENT", 0)
+    stored = pickle.dumps(split)
+    assert len(stored) < 2000  # the path, not the pixels
+    np.testing.assert_array_equal(pickle.loads(stored).images, split.images)
+    part = Split(split.images[10:20], split.labels[10:20])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).images, part.images)
+
+
+def test_batches_are_prepared_ahead_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tf.config.experimental.enable_op_determinism()  # as in every stage
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    read, preadv = threading.Semaphore(0), os.preadv
+    monkeypatch.setattr(module.os, "preadv", lambda *arguments: read.release() or preadv(*arguments))
+    np.save(tmp_path / "images.npy", numbered(96).images)
+    split = Split(np.load(tmp_path / "images.npy", mmap_mode="r"), numbered(96).labels)
+    iterator = iter(TrainingBatches(split, 10, 16, seed=1, augmentation=NONE).dataset)
+    next(iterator)
+    assert all(read.acquire(timeout=30) for _ in range(4 * 16))  # four batches, before the next one is asked for
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipeline.core.catalog import FILES, Entry, File
 from pipeline.core.errors import DataError
-from pipeline.formats import archives, csv_table, files, idx
+from pipeline.formats import archives, csv_table, files
 from pipeline.formats.read import read
 
 DRAWS = np.random.default_rng(1)
@@ -119,7 +119,7 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatc
     written = write_idx(
         tmp_path, contents={"train_images": idx_bytes(zeros), "train_labels": idx_bytes(np.zeros(50_000, np.uint8))}
     )
-    monkeypatch.setattr(idx, "_fill", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr(files, "fill", lambda *_: pytest.fail("unpacked"))
     assert "unpacks to more than" in refused(written, tmp_path)
 
 

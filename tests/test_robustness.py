@@ -75,7 +75,7 @@ def test_relative_error_is_missing_where_the_reference_has_none():
 
 def test_images_are_corrupted_once_for_all_networks(monkeypatch: pytest.MonkeyPatch):
     made = []
-    monkeypatch.setattr(robustness.corruptions, "corrupt", lambda name, images, seed: made.append(name) or images)
+    monkeypatch.setattr(robustness.corruptions, "corrupt", lambda name, images, *_: made.append(name) or images)
     robustness.corruption_errors({"a": constant, "b": constant}, Split(dots(), np.ones(6)), seed=1)
     assert made == list(CORRUPTIONS)
 

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from mmap import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from pipeline.core import atomic
 from pipeline.core.errors import DataError
 from pipeline.core.paths import Paths
 
+SENT = 2**27  # bytes of images at most that are sent to another process, which may be on another machine
 SPLITS = ("train", "validation", "test")
 
 
@@ -35,10 +38,25 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Split:
-    """uint8 images of shape (n, height, width, channels) and int64 labels of shape (n,)."""
+    """uint8 images of shape (n, height, width, channels) and int64 labels of shape (n,).
+
+    More than SENT bytes of images that are mapped from a file are pickled as its path, and mapped again by the process
+    that reads them: it needs the file at the same path.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.mapped is None or self.images.nbytes <= SENT:
+            return Split, (np.asarray(self.images), self.labels)
+        return _mapped, (str(self.mapped.filename), self.labels)
+
+    @property
+    def mapped(self) -> np.memmap | None:
+        """The images, if they are all those of a mapped file."""
+        images = self.images
+        return images if isinstance(images, np.memmap) and isinstance(images.base, mmap) and images.filename else None
 
 
 @dataclass(frozen=True)
@@ -64,9 +82,13 @@ def load_info(paths: Paths) -> DatasetInfo:
 
 
 def load(paths: Paths, name: str) -> Split:
-    """Read one split. Only evaluation reads the test split."""
+    """Read the labels of one split, and map its images. Only evaluation reads the test split."""
     folder = paths.split(name)
-    return Split(np.load(folder / "images.npy"), np.load(folder / "labels.npy"))
+    return _mapped(str(folder / "images.npy"), np.load(folder / "labels.npy"))
+
+
+def _mapped(file: str, labels: np.ndarray) -> Split:
+    return Split(np.load(file, mmap_mode="r"), labels)
 
 
 def load_training(paths: Paths) -> TrainingData:

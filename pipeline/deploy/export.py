@@ -25,22 +25,27 @@ def export(record: TrainingRecord, output: Path, runtime: Runtime, paths: Paths)
     device.start(runtime)
     name = record.name
     network = saved_model.load(paths.model(name), record.sha256)
-    images = dataset.load(paths, "test").images.astype(np.float32) / 255
-    content = litert.convert(network)
-    exported = litert.run(content, images)
-    expected = inference.probabilities(litert.in_float32(network), images)
+    test = dataset.load(paths, "test").images
+    content, precise = litert.convert(network), litert.in_float32(network)
+    size = inference.batch_size(test.shape[1:])
+    parts = []
+    for start in range(0, len(test), size):
+        images = test[start : start + size].astype(np.float32) / 255
+        parts.append(
+            (litert.run(content, images), *(inference.probabilities(each, images) for each in (precise, network)))
+        )
+    exported, expected, as_trained = (np.concatenate(each) for each in zip(*parts, strict=True))
     difference = np.abs(exported - expected).max()
     if not difference <= TOLERANCE or (exported.argmax(axis=1) != expected.argmax(axis=1)).any():
         raise DataError(
             f"{name}: not exported: the LiteRT file's predictions differ from the network's, probabilities by up to "
             f"{difference:.2g}; no file was written"
         )
-    as_trained = inference.probabilities(network, images)
     same = int((exported.argmax(axis=1) == as_trained.argmax(axis=1)).sum())
     with atomic.file(output) as part:
         part.write_bytes(content)
     print(
-        f"{output}: {len(content):,} bytes; same class as {name} for {same:,} of {len(images):,} test images; "
+        f"{output}: {len(content):,} bytes; same class as {name} for {same:,} of {len(test):,} test images; "
         f"probabilities differ by at most {difference:.1g} from {name} in float32, "
         f"{np.abs(exported - as_trained).max():.1g} in {record.device.precision}"
     )

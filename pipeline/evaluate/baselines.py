@@ -3,6 +3,7 @@
 Both are fitted to training images, and give the same predictions on any number of cores.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from pipeline.runtime.scores import scores
 MAJORITY, LINEAR = "majority class", "linear classifier"  # names of networks have no spaces
 IMAGES = 10_000  # training images at most
 SIDE = 32  # height and width at most; larger images are averaged
-CHUNK = 1_000  # images that are averaged at a time, to bound the memory
+VALUES = 2**22  # pixels times channels that are averaged at a time, to bound the memory
+PREDICTED = 10_000  # images at a time
 STRENGTH = 0.1  # inverse of the L2 penalty; on MNIST better than scikit-learn's default of 1
 ITERATIONS = 200
 
@@ -72,7 +74,7 @@ def fit(train: Split, classes: int, seed: int) -> dict[str, Predict]:
     The linear classifier takes at most IMAGES of them, a stratified sample drawn with the seed.
     """
     chosen = sample(train.labels, IMAGES, seed)
-    images, labels = features(train.images[chosen]), train.labels[chosen]
+    images, labels = features(train.images, chosen), train.labels[chosen]
     majority = DummyClassifier(strategy="prior").fit(train.labels, train.labels)
     linear = DummyClassifier(strategy="prior")
     if len(np.unique(labels)) > 1:  # logistic regression refuses a single class
@@ -84,7 +86,9 @@ def fit(train: Split, classes: int, seed: int) -> dict[str, Predict]:
     def probabilities(model: DummyClassifier | LogisticRegression, images: np.ndarray) -> np.ndarray:
         found = np.zeros((len(images), classes))
         with threadpool_limits(1):
-            found[:, model.classes_] = model.predict_proba(features(images))  # a class without training images: 0
+            for start in range(0, len(images), PREDICTED):
+                part = slice(start, start + PREDICTED)
+                found[part, model.classes_] = model.predict_proba(features(images[part]))  # an absent class: 0
         return found
 
     return {MAJORITY: partial(probabilities, majority), LINEAR: partial(probabilities, linear)}
@@ -99,11 +103,13 @@ def sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return by_class[np.linspace(0, len(labels) - 1, count).round().astype(int)]
 
 
-def features(images: np.ndarray) -> np.ndarray:
-    """Pixels from 0 to 1 as rows, averaged over areas where an image has more than SIDE rows or columns."""
-    parts = np.array_split(images, range(CHUNK, len(images), CHUNK))
+def features(images: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
+    """Pixels of all or the chosen images, from 0 to 1 as rows; averaged over areas where a side is longer than SIDE."""
+    chosen = np.arange(len(images)) if chosen is None else chosen
+    size = max(1, VALUES // math.prod(images.shape[1:]))
+    parts = [_averaged(images[chosen[start : start + size]]) for start in range(0, len(chosen), size)]
     # In float32, where the solver stops depends on the kernels of BLAS, and the loss differs by 1e-4.
-    return np.concatenate([_averaged(part) for part in parts]).reshape(len(images), -1).astype(np.float64)
+    return np.concatenate(parts).reshape(len(chosen), -1).astype(np.float64)
 
 
 def compare(networks: Probabilities, baselines: Probabilities, labels: np.ndarray) -> pd.DataFrame:

@@ -7,6 +7,7 @@ but the draws differ. Every corruption takes uint8 images of shape (n, height, w
 returns new images of the same shape and type.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from scipy import ndimage
 Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 WHITE = 255
-CHUNK = 250  # images that are corrupted at a time, to bound the memory; another number gives other draws
+CHUNK, VALUES = 250, 2**22  # images, and their pixels and channels, corrupted at a time at most; determine the draws
 
 # Lengths are pixels of an image whose shorter side is SIDE; they grow with the image.
 SIDE = 28
@@ -48,18 +49,18 @@ CANNY_BLUR = 1.0  # standard deviation
 CANNY_LOW, CANNY_HIGH = 0.1, 0.2  # thresholds of the Sobel gradient, which is 4 at an unblurred step to white
 
 
-def corrupt(name: str, images: np.ndarray, seed: int) -> np.ndarray:
-    """Apply the named corruption to uint8 images (n, h, w, 1 or 3), with draws that depend on seed and name alone.
+def corrupt(name: str, images: np.ndarray, seed: int, part: int = 0) -> np.ndarray:
+    """Apply the named corruption to uint8 images (n, h, w, 1 or 3), with draws that follow from seed, name and part.
 
     Raises:
         KeyError: there is no such corruption.
     """
     corruption = CORRUPTIONS[name]
-    # Seeded by the name too, so that a new corruption changes no other.
-    rng = np.random.default_rng([seed, *name.encode()])
+    rng = np.random.default_rng([seed, *name.encode(), *([part] if part else [])])  # a new name changes no other
+    size = max(1, min(CHUNK, VALUES // math.prod(images.shape[1:])))
     result = np.empty_like(images)
-    for start in range(0, len(images), CHUNK):
-        result[start : start + CHUNK] = corruption(images[start : start + CHUNK], rng)
+    for start in range(0, len(images), size):
+        result[start : start + size] = corruption(images[start : start + size], rng)
     return result
 
 

@@ -1,5 +1,6 @@
 """Detection of out-of-distribution images, which show none of the classes, by low confidence."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.formats.read import read
 from pipeline.runtime.predictor import Predict
 
 OTHER = "other_dataset"
+VALUES = 2**24  # pixels times channels that are made at a time, to bound the memory
 NOISE_STD = 64  # of Gaussian noise, about the middle grey
 
 
@@ -62,7 +64,10 @@ def detection(
     known = {model: predict(images).max(axis=1) for model, predict in models.items()}
     areas = {}
     for kind, make in tqdm(kinds.items(), desc="out-of-distribution images", disable=None, leave=False):
-        made = make(images, np.random.default_rng([seed, *kind.encode()]))
+        rng = np.random.default_rng([seed, *kind.encode()])
+        size = len(images) if kind == OTHER else max(1, VALUES // math.prod(images.shape[1:]))
+        parts = [make(images[start : start + size], rng) for start in range(0, len(images), size)]
+        made = np.concatenate(parts)
         truth = np.repeat([True, False], [len(images), len(made)])
         for model, predict in models.items():
             areas[model, kind] = float(roc_auc_score(truth, np.concatenate([known[model], predict(made).max(axis=1)])))

@@ -1,9 +1,10 @@
 """Robustness metrics: corrupted and shifted images.
 
-Networks are functions from uint8 images (n, h, w, c) to probabilities (n, classes). Each set of changed images is made
-once and shown to every network before the next is made, so memory does not grow with their number.
+Networks are functions from uint8 images (n, h, w, c) to probabilities (n, classes). Each part of the changed images is
+made once and shown to every network before the next is made, so memory does not grow with their number.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.evaluate.metrics import proportion_interval
 from pipeline.runtime.predictor import Predict
 
 CLEAN = "clean"
+PART = 2**26  # bytes of images that are changed and predicted at a time: MNIST's test images are one part
 
 
 def sample(count: int, limit: int | None, seed: int) -> np.ndarray:
@@ -37,13 +39,18 @@ def corruption_errors(models: Mapping[str, Predict], test: Split, seed: int, lim
         corruption error CE of D. Hendrycks and T. Dietterich (2019, arXiv 1903.12261), at a single severity.
     """
     chosen = sample(len(test.images), limit, seed)
-    images, labels = test.images[chosen], test.labels[chosen]
+    size = max(1, PART // math.prod(test.images.shape[1:]))
+    parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
     kinds = [CLEAN, *corruptions.CORRUPTIONS]
     errors = {}
     for kind in tqdm(kinds, desc="corruptions", disable=None, leave=False):
-        changed = images if kind == CLEAN else corruptions.corrupt(kind, images, seed)
-        for model, predict in models.items():
-            errors[model, kind] = float(np.mean(predict(changed).argmax(axis=1) != labels))
+        wrong = dict.fromkeys(models, 0)
+        for number, part in enumerate(parts):
+            images = test.images[part]
+            changed = images if kind == CLEAN else corruptions.corrupt(kind, images, seed, number)
+            for model, predict in models.items():
+                wrong[model] += int(np.sum(predict(changed).argmax(axis=1) != test.labels[part]))
+        errors |= {(model, kind): wrong[model] / len(chosen) for model in models}
     found = pd.DataFrame(
         [(model, kind, errors[model, kind]) for model in models for kind in kinds],
         columns=["model", "corruption", "error"],
@@ -93,10 +100,13 @@ def shift_consistency(
     rows: dict[str, list[tuple]] = {model: [] for model in models}
     for shift in tqdm(range(max_shift + 1 if len(still) else 0), desc="shifts", disable=None, leave=False):
         offsets = _ring(shift)
-        shifted = np.concatenate([np.roll(still, offset, axis=(1, 2)) for offset in offsets])  # what leaves is black
-        for model, predict in models.items():
-            predicted[model] += list(predict(shifted).argmax(axis=1).reshape(len(offsets), len(still)))
-            if shift:
+        size = max(1, PART // still.size)
+        for part in [offsets[start : start + size] for start in range(0, len(offsets), size)]:
+            shifted = np.concatenate([np.roll(still, offset, axis=(1, 2)) for offset in part])  # what leaves is black
+            for model, predict in models.items():
+                predicted[model] += list(predict(shifted).argmax(axis=1).reshape(len(part), len(still)))
+        if shift:
+            for model in models:
                 rows[model].append((model, shift, *_consistency(np.stack(predicted[model]))))
     return pd.DataFrame(
         [row for model in models for row in rows[model]],
@@ -115,9 +125,12 @@ def _consistency(predicted: np.ndarray) -> tuple[int, float, float, float, float
 
 def _shiftable(images: np.ndarray, border: int) -> np.ndarray:
     """Indices of the images with so many black pixels on every side."""
-    lit = images.max(axis=3) > 0
-    inside = lit[:, border:-border, border:-border].sum(axis=(1, 2))
-    return np.flatnonzero(lit.sum(axis=(1, 2)) == inside)
+    size, found = max(1, PART // math.prod(images.shape[1:])), []
+    for start in range(0, len(images), size):
+        lit = images[start : start + size].max(axis=3) > 0
+        inside = lit[:, border:-border, border:-border].sum(axis=(1, 2))
+        found.append(start + np.flatnonzero(lit.sum(axis=(1, 2)) == inside))
+    return np.concatenate(found)
 
 
 def _ring(shift: int) -> list[tuple[int, int]]:

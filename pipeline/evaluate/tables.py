@@ -13,6 +13,8 @@ from pipeline.core.paths import Paths
 from pipeline.core.records import TrainingRecord
 from pipeline.evaluate.scoring import NetworkScores
 
+COMPLETE = 100  # classes at most for which pairs that do not occur are stored, too
+
 Tables = Mapping[str, pd.DataFrame]  # by the name of their file
 
 
@@ -31,10 +33,11 @@ def stacked(tables: Tables) -> pd.DataFrame:
 
 
 def confusion_pairs(confusion: pd.DataFrame) -> pd.DataFrame:
-    """A row for each pair of classes: actual, predicted, count."""
+    """A row for each pair of classes: actual, predicted, count; of many classes, for each pair that occurs."""
     wide = confusion.set_index("actual")
     pairs = pd.MultiIndex.from_product([wide.index, wide.columns], names=["actual", "predicted"])
-    return pd.DataFrame({"count": wide.to_numpy().ravel()}, pairs).reset_index()
+    found = pd.DataFrame({"count": wide.to_numpy().ravel()}, pairs).reset_index()
+    return found if len(wide) <= COMPLETE else found[found["count"] > 0]
 
 
 def cost_table(

@@ -10,7 +10,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
+
+import numpy as np
 
 from pipeline.core.catalog import File
 from pipeline.core.errors import DataError
@@ -35,6 +37,7 @@ DAMAGED = (
 )
 # Compression in zip files that unpacks no more than is asked for: one kilobyte of bzip2 expands to a gigabyte.
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+CHUNK = 2**20  # bytes read at a time
 MAX_SHOWN = 300  # characters of a file's content in a message
 
 
@@ -67,6 +70,15 @@ def opened(folder: Path, file: File) -> Iterator[tuple[BinaryIO, int]]:
         raise DataError(f"{path}: not found; run the stage download first") from None
     except DAMAGED as error:
         raise DataError(f"{path}: cannot be read: {shown(error)}; {again}") from None
+
+
+def fill(values: np.ndarray, content: IO[bytes]) -> int:
+    """Read bytes until the array is full or the content ends; the number of bytes read."""
+    buffer, filled = values.reshape(-1).data, 0
+    # In chunks: gzip would otherwise hold a second copy of all values.
+    while count := content.readinto(buffer[filled : filled + CHUNK]):  # type: ignore[attr-defined]
+        filled += count
+    return filled
 
 
 def shown(content: object) -> str:

@@ -2,17 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from pipeline.core.catalog import Entry, File
 from pipeline.core.errors import DataError
 from pipeline.formats import files
-from pipeline.formats.images import Images, checked
+from pipeline.formats.images import Images, checked, room
 
 UNSIGNED_BYTE = 0x08
-CHUNK = 2**20  # bytes read at a time
 
 
 def read(entry: Entry, folder: Path) -> dict[str, Images]:
@@ -42,20 +40,11 @@ def _array(folder: Path, file: File, rank: int) -> np.ndarray:
         if 0 in shape:
             raise DataError(f"{file.name}: contains no values: its header announces {shape}")
         files.refuse_bomb(file.name, math.prod(shape), limit)
-        values = np.empty(shape, np.uint8)
-        found = _fill(values.reshape(-1).data, content)
+        values = room(shape, folder)
+        found = files.fill(values, content)
         # The last read is also what makes gzip verify its checksum.
         surplus = content.read(1)
     if found < values.size or surplus:
         count = "more" if surplus else f"{found:,}"
         raise DataError(f"{file.name}: its header announces {shape}, {values.size:,} values, but {count} follow")
     return values
-
-
-def _fill(buffer: memoryview, content: BinaryIO) -> int:
-    """Read until the buffer is full or the content ends; the number of bytes read."""
-    filled = 0
-    # In chunks: gzip would otherwise hold a second copy of all values.
-    while count := content.readinto(buffer[filled : filled + CHUNK]):  # type: ignore[attr-defined]
-        filled += count
-    return filled

@@ -1,20 +1,27 @@
 """Archives of PNG and JPEG files in one folder per class: [train/ or test/]CLASS/image, or a folder of these."""
 
 import io
+import os
 import unicodedata
 import warnings
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 from pipeline.core.catalog import Entry
 from pipeline.core.errors import DataError
 from pipeline.formats import archives, files
-from pipeline.formats.images import Images
+from pipeline.formats.images import Images, room
 
 MAX_PIXELS = 50_000_000  # of an image; those of mobile phones have 12 to 50 million
+DECODERS = min(os.cpu_count() or 1, 8)  # threads; each may hold an image of MAX_PIXELS
+GAP = 2  # a JPEG may be decoded at half the size or less, while it has this many times the pixels of a side it needs
 # Pillow's modes that become grey or colour images without loss.
 MODES = {1: ("L", {"L", "1"}), 3: ("RGB", {"RGB", "L", "1", "P"})}
 MODE_NAMES = {"RGBA": "an alpha channel", "LA": "an alpha channel", "RGB": "colour", "P": "colour", "CMYK": "CMYK"}
@@ -27,15 +34,15 @@ def read(entry: Entry, folder: Path) -> dict[str, Images]:
         found = _split_and_label([path for path, _ in archives.members(content, file.name)], entry, file.name)
         content.seek(0)
         counts = Counter(split for split, _ in found.values())
-        images = {split: np.empty((count, *entry.image), np.uint8) for split, count in counts.items()}
+        images = {split: room((count, *entry.image), folder) for split, count in counts.items()}
         labels: dict[str, list[int]] = {split: [] for split in images}
         names: dict[str, list[str]] = {split: [] for split in images}
-        for path, data in archives.members(content, file.name):
-            if path in found:
-                split, label = found[path]
-                images[split][len(labels[split])] = _decoded(data(), f"{file.name}: {path}", entry)
-                labels[split].append(label)
-                names[split].append(str(path))
+        decoded = _in_order(content, file.name, entry, found.keys())
+        for path, image in tqdm(decoded, "decoding", len(found), unit="image", disable=None, leave=False):
+            split, label = found[path]
+            images[split][len(labels[split])] = image
+            labels[split].append(label)
+            names[split].append(str(path))
     return {
         split: Images(images[split], np.array(labels[split], np.int64), tuple(names[split]))
         for split in ("train", "test")
@@ -55,32 +62,50 @@ def _split_and_label(paths: list[PurePosixPath], entry: Entry, name: str) -> dic
         under_train = [part for part in under_train if len(part) > 2 and part[1] in entry.classes]
     with_splits = bool(under_train)
     found = {}
+    labels = {known: label for label, known in enumerate(entry.classes)}
     for path, part in parts.items():
         split, *rest = part if with_splits else ("train", *part)
         if len(rest) < 2 or split not in ("train", "test"):
             continue
-        if rest[0] not in entry.classes:
+        if rest[0] not in labels:
             known = ", ".join(entry.classes)
             raise DataError(f"{name}: {path}: {rest[0]} is not one of the classes of data/catalog.yaml: {known}")
-        found[path] = (split, entry.classes.index(rest[0]))
+        found[path] = (split, labels[rest[0]])
     for split in {split for split, _ in found.values()} | {"train"}:
-        labels = {label for other, label in found.values() if other == split}
-        if empty := [known for label, known in enumerate(entry.classes) if label not in labels]:
+        present = {label for other, label in found.values() if other == split}
+        if empty := [known for known, label in labels.items() if label not in present]:
             raise DataError(f"{name}: {split}: no images in the folders of these classes: {', '.join(empty)}")
     return found
+
+
+def _in_order(
+    content: BinaryIO, name: str, entry: Entry, paths: Collection[PurePosixPath]
+) -> Iterator[tuple[PurePosixPath, np.ndarray]]:
+    """Decode the images of an archive side by side, a few ahead of the one that is yielded."""
+    pending: deque[tuple[PurePosixPath, Future[np.ndarray]]] = deque()
+    with (
+        ThreadPoolExecutor(DECODERS) as pool,
+        warnings.catch_warnings(action="error"),  # Pillow only warns of damaged metadata and of large images
+    ):
+        for path, data in archives.members(content, name):
+            if path in paths:
+                pending.append((path, pool.submit(_decoded, data(), f"{name}: {path}", entry)))
+            if len(pending) > 2 * DECODERS:
+                first, image = pending.popleft()
+                yield first, image.result()
+        for path, image in pending:
+            yield path, image.result()
 
 
 def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
     """One PNG or JPEG file as an array of the catalog's size and channels."""
     height, width, channels = entry.image
     mode, lossless = MODES[channels]
+    side = GAP * max(height, width)
     if not data:
         raise DataError(f"{where}: is empty")
     try:
-        with (
-            warnings.catch_warnings(action="error"),  # Pillow only warns of damaged metadata and of large images
-            Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image,
-        ):
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width:,} x {image.height:,} pixels"
                 raise DataError(f"{where}: has {size}; allowed: {MAX_PIXELS:,} in all; scale it down")
@@ -88,6 +113,8 @@ def _decoded(data: bytes, where: str, entry: Entry) -> np.ndarray:
                 kind = MODE_NAMES.get(image.mode, f"the mode {image.mode}")
                 needed = "grey" if channels == 1 else "colour without transparency"
                 raise DataError(f"{where}: has {kind}; data/catalog.yaml expects {needed} images")
+            if entry.resize:
+                image.draft(None, (side, side))
             upright = ImageOps.exif_transpose(image).convert(mode)
             if not entry.resize and upright.size != (width, height):
                 raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.core.catalog import Entry
 from pipeline.core.errors import DataError
 from pipeline.formats import files
-from pipeline.formats.images import Images, checked
+from pipeline.formats.images import Images, checked, room
 
 HEADER_BYTES = 10_000  # maximum: NumPy evaluates the header as a Python literal
 HEADER_ERRORS = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
@@ -33,13 +33,13 @@ def read(entry: Entry, folder: Path) -> dict[str, Images]:
         result = {}
         for split in splits:
             images_name, labels_name = (f"{file.name}: {kind}_{split}" for kind in "xy")
-            images = _images(_array(archive, f"x_{split}", images_name, limit), images_name)
-            labels = _labels(_array(archive, f"y_{split}", labels_name, limit), labels_name)
+            images = _images(_array(archive, f"x_{split}", images_name, limit, folder), images_name)
+            labels = _labels(_array(archive, f"y_{split}", labels_name, limit, folder), labels_name)
             result[split] = checked(images, labels, entry, images_name, labels_name)
     return result
 
 
-def _array(archive: zipfile.ZipFile, name: str, where: str, limit: int) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, name: str, where: str, limit: int, folder: Path) -> np.ndarray:
     info = archive.getinfo(f"{name}.npy")
     if info.flag_bits & 1:
         raise DataError(f"{where} is encrypted")
@@ -52,13 +52,18 @@ def _array(archive: zipfile.ZipFile, name: str, where: str, limit: int) -> np.nd
             if version not in HEADERS:
                 raise ValueError(f"its format version is {version[0]}.{version[1]}")
             try:
-                shape, _, dtype = HEADERS[version](member, max_header_size=HEADER_BYTES)
+                shape, by_columns, dtype = HEADERS[version](member, max_header_size=HEADER_BYTES)
             except HEADER_ERRORS:  # whose messages quote Python's syntax tree
                 raise ValueError("its header is damaged") from None
             if dtype.hasobject:
                 raise DataError(f"{where} contains Python objects, which are not read; save numbers")
             if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
                 raise ValueError(f"its header announces {dtype} values of the shape {shape}, but another size follows")
+            if dtype == np.uint8 and not by_columns:
+                values = room(shape, folder)
+                if files.fill(values, member) < values.size:  # else the last read verifies the checksum
+                    raise EOFError("it ends early")
+                return values
         with archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False, max_header_size=HEADER_BYTES)
     except (ValueError, TypeError, OverflowError) as error:

@@ -10,16 +10,16 @@ import tensorflow as tf
 
 from models import inference
 
-BATCH = 500  # images
-
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def predictor(model: keras.Model, batch_size: int = BATCH) -> Predict:
+def predictor(model: keras.Model, batch_size: int = inference.BATCH) -> Predict:
     """Compile a function from uint8 images (n, height, width, channels) to float64 probabilities (n, classes).
 
-    Logits are turned into probabilities. The network is traced once, whatever the number of images.
+    Logits are turned into probabilities. The network is traced once, whatever the number of images. Images in a mapped
+    file are read batch by batch; batches of large images are smaller.
     """
+    size = inference.batch_size(model.input_shape[1:], batch_size)
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
     def outputs(images: tf.Tensor) -> tf.Tensor:
@@ -27,9 +27,9 @@ def predictor(model: keras.Model, batch_size: int = BATCH) -> Predict:
 
     def predict(images: np.ndarray) -> np.ndarray:
         def batch(start: int) -> np.ndarray:
-            return outputs(tf.constant(images[start : start + batch_size])).numpy()
+            return outputs(tf.constant(images[start : start + size])).numpy()
 
-        starts = range(0, len(images), batch_size)
+        starts = range(0, len(images), size)
         if len(starts) == 1:
             return inference.normalised(model, batch(0))
         # Side by side: within an operation, TensorFlow may have been given one thread (`runtime.threads`).

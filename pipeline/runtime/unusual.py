@@ -8,6 +8,7 @@ the cosine does not depend on the length. The turn is the gain in familiarity by
 three-quarter turn, whichever is largest.
 """
 
+import math
 from dataclasses import dataclass
 
 import keras
@@ -22,6 +23,7 @@ TURNED = 0.01
 SEVERAL = 0.01
 SMALLEST_PART = 0.1  # of the largest part: smaller ones are dots, or gaps in a stroke
 MAX_IMAGES = 2000  # validation images that the limits follow from
+VALUES = 2**24  # pixels times channels that are held as floats at a time, before they are turned
 TURNS = 4
 
 
@@ -45,8 +47,10 @@ class Scorer:
 
     def __call__(self, images: np.ndarray) -> Scores:
         """Score images (n, height, width, channels), float32 in [0, 1]."""
-        starts = range(0, len(images), inference.BATCH)
-        parts = [self._with_vector.predict_on_batch(images[start : start + inference.BATCH]) for start in starts]
+        size = inference.batch_size(images.shape[1:])
+        parts = [
+            self._with_vector.predict_on_batch(images[start : start + size]) for start in range(0, len(images), size)
+        ]
         vectors, outputs = (np.concatenate(each).astype(np.float32) for each in zip(*parts, strict=True))
         familiarity = (_of_length_one(vectors) @ self._classes.T).max(axis=1)
         return Scores(inference.normalised(self._model, outputs), familiarity)
@@ -65,19 +69,22 @@ def turn(scores: list[Scores]) -> np.ndarray:
 
 def limits(model: keras.Model, images: np.ndarray) -> Limits:
     """Compute the limits from validation images, uint8 (n, height, width, channels)."""
-    chosen = images[np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES), dtype=int)]
-    pixels, scorer = chosen.astype(np.float32) / 255, Scorer(model)
-    if square(pixels.shape[1:]):
-        scores = scorer.turned(pixels)
-        turns = max(0.0, float(np.quantile(turn(scores), 1 - TURNED, method="higher")))
-    else:
-        scores, turns = [scorer(pixels)], None
-    parts = None
-    if pixels.shape[3] == 1:
-        found = [drawing.second_part(drawing.mask(drawing.contrast(image)[0])) for image in pixels[..., 0]]
-        parts = max(SMALLEST_PART, float(np.quantile(found, 1 - SEVERAL, method="higher")))
-    familiarity = float(np.quantile(scores[0].familiarity, OUT_OF_DISTRIBUTION, method="lower"))
-    return Limits(familiarity=familiarity, turn=turns, second_part=parts)
+    chosen = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES), dtype=int)
+    size = max(1, VALUES // math.prod(images.shape[1:]))
+    scorer, familiarity, turns, parts = Scorer(model), [], [], []
+    for start in range(0, len(chosen), size):
+        pixels = images[chosen[start : start + size]].astype(np.float32) / 255
+        scores = scorer.turned(pixels) if square(pixels.shape[1:]) else [scorer(pixels)]
+        familiarity.extend(scores[0].familiarity)
+        if len(scores) > 1:
+            turns.extend(turn(scores))
+        if pixels.shape[3] == 1:
+            parts += [drawing.second_part(drawing.mask(drawing.contrast(image)[0])) for image in pixels[..., 0]]
+    return Limits(
+        familiarity=float(np.quantile(familiarity, OUT_OF_DISTRIBUTION, method="lower")),
+        turn=max(0.0, float(np.quantile(turns, 1 - TURNED, method="higher"))) if turns else None,
+        second_part=max(SMALLEST_PART, float(np.quantile(parts, 1 - SEVERAL, method="higher"))) if parts else None,
+    )
 
 
 def square(shape: tuple[int, ...]) -> bool:

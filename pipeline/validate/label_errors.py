@@ -49,7 +49,7 @@ def margins(spectrum: np.ndarray, labels: np.ndarray, classes: int, seed: int) -
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
         return np.maximum(vectors @ weights + bias, 0)
 
-    scores = np.empty((len(labels), classes), np.float32)
+    result, best = np.full(len(labels), np.nan, np.float32), np.empty(len(labels), np.int64)
     for number in range(HALVES):
         judged = half == number
         fitted = sampled & ~judged
@@ -61,13 +61,14 @@ def margins(spectrum: np.ndarray, labels: np.ndarray, classes: int, seed: int) -
         ridge = RIDGE * np.trace(squares) / UNITS + 1e-6
         solution = np.linalg.solve(squares + ridge * np.eye(UNITS, dtype=np.float32), targets)
         for chunk in chunks:
-            scores[chunk][judged[chunk]] = units(chunk, judged) @ solution
-    rows = np.flatnonzero(known)
-    result = np.full(len(labels), np.nan, np.float32)
-    result[rows] = scores[rows, labels[rows]]
-    scores[rows, labels[rows]] = -np.inf
-    best = scores.argmax(axis=1)
-    result[rows] -= scores[rows, best[rows]]
-    if len(rows) and np.mean(result[rows] > 0) < TRUSTED:
+            scores = units(chunk, judged) @ solution
+            rows = np.arange(len(labels))[chunk][judged[chunk]]
+            own = np.flatnonzero(known[rows])
+            given = labels[rows[own]]
+            result[rows[own]] = scores[own, given]
+            scores[own, given] = -np.inf
+            best[rows] = scores.argmax(axis=1)
+            result[rows[own]] -= scores[own, best[rows[own]]]
+    if known.any() and np.mean(result[known] > 0) < TRUSTED:
         result[:] = np.nan
     return result, best

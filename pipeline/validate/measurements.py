@@ -84,7 +84,7 @@ def compare(
     first = numbers.groupby(rows["sha256"].to_numpy(), sort=False).transform("min").to_numpy()
     copied = first != np.arange(len(rows))
     split, label = rows["split"].to_numpy(), rows["label"].to_numpy()
-    distance, near_to = _nearest_earlier(rows, spectrum, published, near, seed)
+    distance, near_to = _nearest_earlier(rows, spectrum, _reduced(published), near, seed)
     margin, best = label_errors.margins(spectrum, label, classes, seed)
     return rows.assign(
         copy_of=np.where(copied, first, NONE).astype(np.int32),
@@ -96,6 +96,21 @@ def compare(
         label_margin=margin,
         best_other_label=best.astype(np.int32),
     )
+
+
+def _reduced(published: dict[str, Images]) -> dict[str, Images]:
+    """The images at the size at which pairs are compared: a large one may be part of many pairs."""
+    height, width, channels = shape = next(iter(published.values())).images.shape[1:]
+    side = registration.SIDE
+    if max(height, width) <= side:
+        return published
+    result = {}
+    for name, split in published.items():
+        images = np.empty((len(split.images), min(height, side), min(width, side), channels), np.uint8)
+        for chunk in chunks(len(images), shape):
+            images[chunk] = registration.reduced(split.images[chunk])
+        result[name] = Images(images, split.labels)
+    return result
 
 
 def _nearest_earlier(

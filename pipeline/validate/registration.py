@@ -25,6 +25,8 @@ DIMENSIONS = 16  # of a descriptor after a projection on its principal component
 SAMPLE = 4096  # images that these are computed from
 CELL = 256  # images per cell on average
 PROBES = 4  # cells that are searched for the neighbours of an image
+CENTRES = 512  # of cells that are compared with an image, at most
+OVERLAP = 8  # regions that a centre belongs to on average, if there are more centres
 NEIGHBOURS = 8  # in each
 MOST_PAIRS = 8  # per image on average: the nearest ones
 CROWD = 4 * CELL  # maximum number of images of a cell that are compared with each other
@@ -35,6 +37,7 @@ DIFFERENT = 0.003  # and at the full size, above which they are not moved a seco
 TERMS = 7  # effects that are fitted: shift down, shift right, rotation, scale, blur, contrast, brightness
 BATCH = 512  # pairs registered at a time: their arrays fit into the processor's cache
 DAMPING = 1e-3
+CHUNK = 2**20  # pairs whose distances are computed at a time
 
 
 def prepared(images: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
@@ -44,16 +47,26 @@ def prepared(images: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
     return down @ (np.moveaxis(images, 3, 1).astype(np.float32) @ right.T)
 
 
+def reduced(images: np.ndarray) -> np.ndarray:
+    """Means over areas, so that no side is longer than SIDE: uint8 (n, h, w, c) -> uint8 (n, height, width, c)."""
+    down, right = (_means(size, min(size, SIDE)).astype(np.float32) for size in images.shape[1:3])
+    return np.moveaxis(np.rint(down @ (np.moveaxis(images, 3, 1).astype(np.float32) @ right.T)), 1, 3).astype(np.uint8)
+
+
 @cache
 def _smoothing(size: int, reduced: int, deviation: float) -> np.ndarray:
     """The matrix that reduces an axis by means of its pixels, and smooths the result, (reduced, size)."""
+    offsets = np.subtract.outer(np.arange(reduced), np.arange(reduced))
+    kernel = np.exp(-(offsets**2) / 2 / deviation**2)
+    return (kernel / kernel[reduced // 2].sum() @ _means(size, reduced)).astype(np.float32)
+
+
+def _means(size: int, reduced: int) -> np.ndarray:
+    """The matrix that reduces an axis by means of its pixels, (reduced, size)."""
     edges = np.arange(reduced + 1) * size / reduced
     lower, upper = edges[:-1, np.newaxis], edges[1:, np.newaxis]
     pixels = np.arange(size)
-    means = np.clip(np.minimum(upper, pixels + 1) - np.maximum(lower, pixels), 0, None) * reduced / size
-    offsets = np.subtract.outer(np.arange(reduced), np.arange(reduced))
-    kernel = np.exp(-(offsets**2) / 2 / deviation**2)
-    return (kernel / kernel[reduced // 2].sum() @ means).astype(np.float32)
+    return np.clip(np.minimum(upper, pixels + 1) - np.maximum(lower, pixels), 0, None) * reduced / size
 
 
 def _coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,13 +138,8 @@ def neighbours(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     draws = np.random.default_rng(seed)
     centres = vectors[draws.choice(len(vectors), -(-len(vectors) // CELL), replace=False)]
-    probes = min(PROBES, len(centres))
-    cells = np.empty((len(vectors), probes), np.int32)
-    for start in range(0, len(vectors), CROWD):
-        squares = _squares(vectors[start : start + CROWD], centres)
-        nearest = np.argpartition(squares, probes - 1, axis=1)[:, :probes]
-        order = np.argsort(np.take_along_axis(squares, nearest, axis=1), axis=1)
-        cells[start : start + CROWD] = np.take_along_axis(nearest, order, axis=1)
+    cells = _cells(vectors, centres)
+    probes = cells.shape[1]
     pairs = [np.empty(0, np.int64)]
     members = np.split(
         np.argsort(cells[:, 0], kind="stable"), np.cumsum(np.bincount(cells[:, 0], minlength=len(centres)))
@@ -146,10 +154,35 @@ def neighbours(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
             pairs.append(_nearest(vectors, queries, inside))
     lower, higher = np.divmod(np.unique(np.concatenate(pairs)), len(vectors))
     if len(lower) > MOST_PAIRS * len(vectors):
-        squares = np.square(vectors[lower] - vectors[higher]).sum(axis=1)
+        squares = np.empty(len(lower), np.float32)
+        for start in range(0, len(lower), CHUNK):
+            part = slice(start, start + CHUNK)
+            squares[part] = np.square(vectors[lower[part]] - vectors[higher[part]]).sum(axis=1)
         kept = np.sort(np.argpartition(squares, MOST_PAIRS * len(vectors))[: MOST_PAIRS * len(vectors)])
         lower, higher = lower[kept], higher[kept]
     return lower, higher
+
+
+def _cells(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The numbers of the nearest centres of each vector, the nearest first: (n, PROBES).
+
+    Among many centres, those near one that is near the vector are searched: else time would be quadratic.
+    """
+    probes = min(PROBES, len(centres))
+    cells = np.empty((len(vectors), probes), np.int32)
+    coarse = centres[: OVERLAP * len(centres) // CENTRES if len(centres) > CENTRES else 1]
+    blocks = [slice(start, start + CROWD) for start in range(0, len(vectors), CROWD)]
+    region = np.concatenate([_squares(vectors[block], coarse).argmin(axis=1) for block in blocks])
+    for number, centre in enumerate(coarse):
+        near = np.sort(np.argsort(_squares(centre[np.newaxis], centres)[0], kind="stable")[:CENTRES])
+        members = np.flatnonzero(region == number)
+        for start in range(0, len(members), CROWD):
+            rows = members[start : start + CROWD]
+            squares = _squares(vectors[rows], centres[near])
+            nearest = np.argpartition(squares, probes - 1, axis=1)[:, :probes]
+            order = np.argsort(np.take_along_axis(squares, nearest, axis=1), axis=1)
+            cells[rows] = near[np.take_along_axis(nearest, order, axis=1)]
+    return cells
 
 
 def _nearest(vectors: np.ndarray, queries: np.ndarray, inside: np.ndarray) -> np.ndarray:
