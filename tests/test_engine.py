@@ -1,6 +1,7 @@
 """Engines: the same results in this process, in several and on a cluster, whatever dies; and who may reach them."""
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask.config
 import psutil
 import pytest
 from distributed import Client, Security
@@ -48,6 +51,24 @@ def deadly(argument: Any, data: Any, report: Callable[[object], None]) -> Any:
             argument.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return "alive", data
+
+
+def survivor(folder: Path) -> str:
+    """Kill the process, the first two times."""
+    if (deaths := len(list(folder.iterdir()))) < 2:
+        (folder / str(deaths)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "the data"
+
+
+class Survivor:
+    """Data that kill the first two processes that load them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return survivor, (self.folder,)
 
 
 def run(used: Engine, function: str, *arguments: Any, on_message: Callable[[Any], bool] = lambda _: True) -> list[Any]:
@@ -132,6 +153,35 @@ def test_all_processes_may_die_at_once(local: Engine):
 
     arguments = [{"name": name, "steps": 20, "seconds": 0.05} for name in "ab"]
     assert run(local, "steps", *arguments, on_message=kill_all) == [("a", "the data"), ("b", "the data")]
+
+
+def test_processes_may_die_before_a_task_begins(local: Any, tmp_path_factory: pytest.TempPathFactory):
+    local.share(Survivor(tmp_path_factory.mktemp("data")))
+    assert run(local, "steps", {"name": "a", "steps": 0}) == [("a", "the data")]
+    local.share("the data")
+    assert local._repeated(local._submit(f"{HERE}survivor", tmp_path_factory.mktemp("device"))) == "the data"
+
+
+def test_a_process_may_die_while_it_starts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(placement.WORKERS, "2")
+    monkeypatch.delenv(placement.SCHEDULER, raising=False)
+    own, killed = psutil.Process(), []
+    before = set(own.children())
+
+    def kill_first() -> None:
+        while not killed:
+            for child in set(own.children()) - before:
+                with suppress(psutil.Error):
+                    if "spawn_main" in " ".join(child.cmdline()) and not killed:
+                        child.kill()
+                        killed.append(child)
+
+    with ThreadPoolExecutor() as thread:
+        watching = thread.submit(kill_first)
+        with placement.start(CPU, fits=2) as used:
+            watching.result()
+            used.share("the data")
+            assert run(used, "steps", {"name": "a", "steps": 0}) == [("a", "the data")]
 
 
 def test_strangers_cannot_reach_the_local_cluster(local: Any):
@@ -232,8 +282,8 @@ def outputs(project: Project) -> dict[str, bytes]:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[dict[str, str]]:
-    """A scheduler and three workers with TLS, each in an empty folder; yields the environment of its clients."""
+def cluster(folder: Path, workers: int = 3) -> Iterator[dict[str, str]]:
+    """A scheduler and workers with TLS, each in an empty folder; yields the environment of its clients."""
     security = Security.temporary()
     ca = folder / "ca.pem"
     ca.write_text(str(security.tls_ca_file), encoding="utf-8")
@@ -252,7 +302,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
     processes = []
     try:
-        for number in range(4):
+        for number in range(workers + 1):
             empty = folder / f"process{number}"
             empty.mkdir()
             processes.append(psutil.Popen(command, cwd=empty, env=own, stderr=subprocess.DEVNULL))
@@ -263,6 +313,30 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         for process in reversed(processes):
             process.terminate()
         psutil.wait_procs(processes, timeout=20)
+
+
+def test_a_scheduler_that_dies_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    logger = logging.getLogger("distributed.client")
+    logger.addHandler(caplog.handler)  # it hands nothing on
+    with cluster(tmp_path, workers=1) as environment:
+        dask.config.refresh(env=environment)
+        monkeypatch.setenv(placement.SCHEDULER, environment[placement.SCHEDULER])
+        try:
+            gone = pytest.raises(ClusterError, match="is gone; finished fits are kept")
+            with gone, placement.start(CPU, 1) as started:
+                used: Any = started
+                for process in psutil.Process().children():
+                    if "distributed.cli.dask_scheduler" in process.cmdline():
+                        process.kill()
+                while used._client.status != "closed":  # it tries to connect again
+                    time.sleep(0.05)
+                used.share("the data")
+        finally:
+            dask.config.refresh()
+            logger.removeHandler(caplog.handler)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def searched(project: Project, **environment: Any) -> dict[str, bytes]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import dask.config
 from distributed import Client, Future, Nanny, Scheduler, Security, SpecCluster
+from distributed.client import ClosedClientError
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from pipeline.core.errors import ClusterError, TrainingError
@@ -32,6 +34,7 @@ LOCAL = {
     "distributed.scheduler.http.routes": [],  # pages that anybody on the machine could read
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,  # interrupts fits 100 times a second, for a page that is not served
+    "distributed.deploy.lost-worker-timeout": "1 hour",  # after which one that restarts slowly is given up
     "distributed.nanny.pre-spawn-environ": {},  # Dask's own returns freed memory at once: training is slower with it
     "distributed.admin.large-graph-warning-threshold": "100 GB",  # the data are part of it, so that none can get lost
 }
@@ -55,7 +58,7 @@ class Cluster(Engine):
 
     @property
     def device(self) -> Device:
-        found = [self._result(future) for future in self._devices]
+        found = [self._repeated(future) for future in self._devices]
         if len({device.precision for device in found}) > 1:
             names = ", ".join(sorted({f"{device.name}: {device.precision}" for device in found}))
             raise ClusterError(f"{self._name}: the workers differ in precision ({names}); set runtime.precision")
@@ -101,6 +104,8 @@ class Cluster(Engine):
 
         self._receivers[key] = receive
         parts = function, argument, self.runtime, self._topic
+        if self._data is not None and self._data.status == "error":  # workers were killed while they loaded the data
+            self._data.retry()
         future = self._submit("pipeline.engine.worker:run", *parts, data=self._data, key=key)
         future.add_done_callback(lambda _: receive(future))
         try:
@@ -123,9 +128,16 @@ class Cluster(Engine):
         try:
             return future.result()
         except CancelledError:
-            raise ClusterError(
-                f"{self._name} is gone; finished fits are kept: start it, and run the stage again"
-            ) from None
+            raise _gone(self._name) from None
+
+    def _repeated(self, future: Future) -> Any:
+        """The result of a task that kills no workers, although they may have been killed while they ran it."""
+        for _ in range(ATTEMPTS):
+            try:
+                return self._result(future)
+            except KilledWorker:
+                future.retry()
+        raise ClusterError(f"{self._name}: the workers are killed while they start")
 
     def _received(self, event: tuple[float, dict[str, Any]]) -> None:
         receive = self._receivers.get(event[1]["key"])
@@ -134,11 +146,12 @@ class Cluster(Engine):
 
     async def _grow(self) -> None:
         """Use workers that join later."""
-        while True:
-            count = await asyncio.to_thread(_threads, self._client)
-            for _ in range(count - self._threads):
-                self._slots.release()
-            self._threads = max(count, self._threads)
+        while self._client.status == "running":
+            with suppress(OSError):  # the scheduler has just died, which its fits report
+                count = await asyncio.to_thread(_threads, self._client)
+                for _ in range(count - self._threads):
+                    self._slots.release()
+                self._threads = max(count, self._threads)
             await asyncio.sleep(POLL)
 
 
@@ -163,12 +176,19 @@ def local(count: int, gpus: list[str], runtime: Runtime) -> Iterator[Cluster]:
             options = common | own | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
             workers[number] = {"cls": Nanny, "options": options}
         scheduler = {"cls": Scheduler, "options": common | {"dashboard": False, "dashboard_address": "127.0.0.1:0"}}
-        with (
-            SpecCluster(workers, scheduler, security=security, silence_logs=QUIET) as cluster,
-            Client(cluster) as client,
-        ):
+        with _started(workers, scheduler, security) as cluster, Client(cluster) as client:
             print(f"{count} fits at a time", flush=True)
             yield Cluster(client, runtime, "the Dask cluster of this stage", True)
+
+
+def _started(workers: dict[int, Any], scheduler: dict[str, Any], security: Security) -> SpecCluster:
+    """Dask restarts workers that die later, but gives up where one dies before it has started."""
+    for _ in range(ATTEMPTS):
+        with suppress(RuntimeError):
+            return SpecCluster(workers, scheduler, security=security, silence_logs=QUIET)
+    raise ClusterError(
+        "the worker processes of this stage end while they start; with FIT_WORKERS=1 it runs its fits itself"
+    )
 
 
 @contextmanager
@@ -186,13 +206,31 @@ def remote(address: str, runtime: Runtime) -> Iterator[Cluster]:
         raise ClusterError(
             f"DASK_SCHEDULER_ADDRESS: {name} cannot be reached: {reason}; see docs/scale.md for how to start one"
         ) from None
-    with client:
+    with client, _reported_gone(client, name):
         if not address.startswith("tls://"):
             print(f"warning: {name}: without TLS, whoever reaches it can run code on its workers", flush=True)
         _require_workers(client, name)
         code.ship(client, name)
         print(f"fits run on {name}, {_threads(client)} workers now", flush=True)
         yield Cluster(client, runtime, name, False)
+
+
+@contextmanager
+def _reported_gone(client: Any, name: str) -> Iterator[None]:
+    """Report a scheduler that has died as such, without the tracebacks that Dask logs."""
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (ClosedClientError, CommClosedError):
+        raise _gone(name) from None
+    except OSError:
+        if client.status == "running":  # an error of this machine
+            raise
+        raise _gone(name) from None
+
+
+def _gone(name: str) -> ClusterError:
+    return ClusterError(f"{name} is gone; finished fits are kept: start it, and run the stage again")
 
 
 def _require_workers(client: Any, name: str) -> None:
