@@ -312,7 +312,10 @@ def cluster(folder: Path, workers: int = 3) -> Iterator[dict[str, str]]:
     finally:
         for process in reversed(processes):
             process.terminate()
-        psutil.wait_procs(processes, timeout=20)
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        for process in alive:  # a worker waits for a scheduler that has been killed
+            process.kill()
+            process.wait()
 
 
 def test_a_scheduler_that_dies_is_one_error(
