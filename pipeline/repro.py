@@ -155,10 +155,7 @@ def run_side_by_side(stages: list[str], count: int, params: Params) -> None:
 
 def _environment(slot: int, count: int, params: Params) -> dict[str, str]:
     """The environment of the stages that run in one of `count` slots: its share of the cores, and its GPU."""
-    changes = {
-        command.ENDS_WITH: str(os.getpid()),
-        "TF_NUM_INTEROP_THREADS": str(max(1, machine.cores() // count)),  # results do not depend on it
-    }
+    changes = machine.threads(count) | {command.ENDS_WITH: str(os.getpid())}
     gpus = machine.gpus(params.runtime)
     return os.environ | changes | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
 

@@ -28,3 +28,11 @@ def gpus(runtime: Runtime) -> list[str]:
 def fits_in_memory() -> int:
     """The number of fits that the free memory suffices for."""
     return psutil.virtual_memory().available // MEMORY
+
+
+def threads(processes: int) -> dict[str, str]:
+    """The environment of each of several processes that train: its share of the cores, for operations side by side.
+
+    Two at least, for the time in which others have ended or wait. Results do not depend on the number.
+    """
+    return {"TF_NUM_INTEROP_THREADS": str(max(2, cores() // processes))}

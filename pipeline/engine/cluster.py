@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import pickle
 import tempfile
 import time
@@ -18,6 +17,7 @@ from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
+from pipeline.core import machine
 from pipeline.core.errors import ClusterError, TrainingError
 from pipeline.core.records import Device
 from pipeline.core.sections import Runtime
@@ -164,7 +164,6 @@ def local(count: int, gpus: list[str], runtime: Runtime) -> Iterator[Cluster]:
     """
     security = Security.temporary()
     common = {"security": security, "protocol": "tls://", "host": "127.0.0.1"}
-    threads = {"TF_NUM_INTEROP_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
     with (
         dask.config.set(LOCAL),
         tempfile.TemporaryDirectory(prefix="convpipe-", ignore_cleanup_errors=True) as folder,
@@ -172,7 +171,11 @@ def local(count: int, gpus: list[str], runtime: Runtime) -> Iterator[Cluster]:
         workers = {}
         for number in range(count):
             gpu = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-            own = {"env": threads | gpu, "resources": {"GPU": 1} if gpus else None, "local_directory": folder}
+            own = {
+                "env": machine.threads(count) | gpu,
+                "resources": {"GPU": 1} if gpus else None,
+                "local_directory": folder,
+            }
             options = common | own | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
             workers[number] = {"cls": Nanny, "options": options}
         scheduler = {"cls": Scheduler, "options": common | {"dashboard": False, "dashboard_address": "127.0.0.1:0"}}
