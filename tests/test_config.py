@@ -70,13 +70,8 @@ BROKEN = [
     ("[2, 3]}", "[2, 3], p: [2.0, 4.0]}", "tune.space.blocks.pooling.p: found [2.0, 4.0]; no network of this space"),
     ("[max, average]", "[max, lp], p: [2.0, 99.0]", "tune.space.blocks.pooling.p: found 99.0; allowed: less than or"),
     ("threads: 1", "threads: -1", "runtime.threads: found -1; allowed: greater than or equal to 0"),
-    ("replicas: 2", "replicas: 0", "runtime.replicas: found 0; allowed: greater than or equal to 1"),
-    ("replicas: 2", "replicas: 3", "runtime.replicas: found 3; allowed: a divisor of the batch size of model_1, 64"),
-    (
-        "blocks:\n      dropout: {",
-        "fit: {batch_size: [64, 65]}\n    blocks:\n      dropout: {",
-        "tune.space.fit.batch_size: found 65; allowed: multiples of",
-    ),
+    ("replicas: 1", "replicas: 0", "runtime.replicas: found 0; allowed: greater than or equal to 1"),
+    ("replicas: 1", "replicas: 3", "runtime.replicas: found 3; allowed: a divisor of the batch size of model_1, 64"),
     ("device: auto", "device: tpu", "runtime.device: found \"tpu\"; allowed: 'auto', 'cpu' or 'gpu'"),
     ("seed: 42", "seed: 0", "seed: found 0; allowed: greater than or equal to 1"),
     ("seed: 42", "seed: 42\nseed: 43", "found duplicate key"),
@@ -238,3 +233,9 @@ def test_command_config_checks_the_parameters():
     done = subprocess.run([sys.executable, "-m", "pipeline.config"], cwd=ROOT, capture_output=True, text=True)
     networks = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")["models"]
     assert (done.returncode, done.stdout) == (0, f"params.yaml is valid: {', '.join(networks)}\n")
+
+
+def test_searched_batch_sizes_are_multiples_of_the_replicas(project: Project):
+    project.change(runtime={"replicas": 2}, tune={"space": {"fit": {"batch_size": [64, 65]}}})
+    with pytest.raises(ConfigError, match=r"tune.space.fit.batch_size: found 65; allowed: multiples of .*, 2"):
+        config.load(project.paths)

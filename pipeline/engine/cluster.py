@@ -205,7 +205,7 @@ def remote(address: str, runtime: Runtime) -> Iterator[Cluster]:
     try:
         client = Client(address, set_as_default=False, timeout="5s")
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        reason = str(error.__cause__ or error).partition("\n")[0]
+        reason = (str(error.__cause__ or "") or str(error)).partition("\n")[0]
         raise ClusterError(
             f"DASK_SCHEDULER_ADDRESS: {name} cannot be reached: {reason}; see docs/scale.md for how to start one"
         ) from None
