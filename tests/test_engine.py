@@ -184,6 +184,12 @@ def test_a_process_may_die_while_it_starts(monkeypatch: pytest.MonkeyPatch):
             assert run(used, "steps", {"name": "a", "steps": 0}) == [("a", "the data")]
 
 
+def test_code_that_another_stage_has_replaced_is_refused(local: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local, "shipped", "convpipe-code-0123.zip")
+    with pytest.raises(ClusterError, match="another stage uses the same cluster with other code"):
+        run(local, "steps", {"name": "a", "steps": 0})
+
+
 def test_strangers_cannot_reach_the_local_cluster(local: Any):
     address = local._client.scheduler.address
     assert address.startswith("tls://127.0.0.1:")

@@ -35,7 +35,7 @@ LOCAL = {
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,  # interrupts fits 100 times a second, for a page that is not served
     "distributed.deploy.lost-worker-timeout": "1 hour",  # after which one that restarts slowly is given up
-    "distributed.nanny.pre-spawn-environ": {},  # Dask's own returns freed memory at once: training is slower with it
+    "distributed.nanny.pre-spawn-environ": {},  # the environment of fits is that of the stage
     "distributed.admin.large-graph-warning-threshold": "100 GB",  # the data are part of it, so that none can get lost
 }
 
@@ -52,6 +52,7 @@ class Cluster(Engine):
         self._growing: asyncio.Task | None = None
         self._resources = {"GPU": 1} if runtime.device != "cpu" and _gpus(client) else None
         self._data: Future | None = None
+        self.shipped: str | None = None  # the code that the workers must have
         client.subscribe_topic(self._topic, self._received)
         # TensorFlow is loaded while the stage goes on.
         self._devices = [self._submit("pipeline.engine.task:device", runtime) for _ in range(max(1, self._threads))]
@@ -103,7 +104,7 @@ class Cluster(Engine):
                 loop.call_soon_threadsafe(inbox.put_nowait, message)
 
         self._receivers[key] = receive
-        parts = function, argument, self.runtime, self._topic
+        parts = function, argument, self.runtime, self._topic, self.shipped
         if self._data is not None and self._data.status == "error":  # workers were killed while they loaded the data
             self._data.retry()
         future = self._submit("pipeline.engine.worker:run", *parts, data=self._data, key=key)
@@ -213,9 +214,11 @@ def remote(address: str, runtime: Runtime) -> Iterator[Cluster]:
         if not address.startswith("tls://"):
             print(f"warning: {name}: without TLS, whoever reaches it can run code on its workers", flush=True)
         _require_workers(client, name)
-        code.ship(client, name)
+        shipped = code.ship(client, name)
         print(f"fits run on {name}, {_threads(client)} workers now", flush=True)
-        yield Cluster(client, runtime, name, False)
+        engine = Cluster(client, runtime, name, False)
+        engine.shipped = shipped
+        yield engine
 
 
 @contextmanager

@@ -16,15 +16,18 @@ from pipeline.core.provenance import PACKAGES
 PREFIX = "convpipe-code-"
 
 
-def ship(client: Any, name: str) -> None:
+def ship(client: Any, name: str) -> str:
     """Send the code to all workers, also to those that join later. Workers that have loaded other code are restarted.
+
+    Returns:
+        The name of the code, as `loaded` gives it on a worker.
 
     Raises:
         ClusterError: a worker has other versions of the packages that compute.
     """
     content = _archive()
     file = f"{PREFIX}{sha256(content).hexdigest()[:16]}.zip"
-    packages = {package: version(package) for package in PACKAGES if package != "mlflow"}
+    packages = {package: version(package) for package in PACKAGES if package != "mlflow"}  # not imported there
     for worker, found in client.run(_versions, list(packages)).items():
         if different := [package for package, own in packages.items() if found.get(package) != own]:
             versions = ", ".join(f"{key} {found.get(key)} instead of {packages[key]}" for key in different)
@@ -36,6 +39,12 @@ def ship(client: Any, name: str) -> None:
         client.register_plugin(UploadFile(str(path)), name=PREFIX)
     if stale:
         client.restart_workers(stale)
+    return file
+
+
+def loaded() -> str | None:
+    """The name of the code that this worker has loaded; None if it was not shipped."""
+    return _loaded(PREFIX)
 
 
 def _archive() -> bytes:
