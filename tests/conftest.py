@@ -119,6 +119,7 @@ def write_records(project: Project, **changes: Any) -> None:
             dataset=info.dataset,
             data_digest=info.digest,
             settings_digest="",
+            key="",
             device=records.Device(kind="cpu", name="a processor", precision="float32", threads=1),
             origin=Origin(stage="train", experiment=None, baseline=None, commit=None, changed=None),
             sha256="",

@@ -40,6 +40,7 @@ def record(name: str, network: NetworkConfig, base: str | None = None) -> Traini
         dataset="digits",
         data_digest="",
         settings_digest="",
+        key="",
         device=Device(kind="cpu", name="a processor", precision="float32", threads=1),
         origin=Origin(stage="train", experiment=None, baseline=None, commit=None, changed=None),
         sha256="",

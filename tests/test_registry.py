@@ -42,10 +42,9 @@ def candidate(root: Path, name: str, accuracy: float, loss: float = 0.5) -> regi
     model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
     file.write_bytes(saved_model.content(model))
     sha256 = saved_model.digest(file)
-    example, probabilities = np.zeros((1, 2, 2, 1), np.float32), np.full((1, 2), 0.5)
     with tracking.Tracker(Paths(root), INFO, "train", Stopwatch(), tags={}).run(name) as run:
         run.metrics({"validation_accuracy": accuracy})
-        run.model(ModelToLog(name, file, example, probabilities, {"dataset": INFO.dataset, "classes": INFO.classes}))
+        run.model(ModelToLog(name, file, np.zeros((1, 2, 2, 1), np.uint8), INFO))
     record = TrainingRecord(
         name=name,
         network=next(iter(config.load(Paths(ROOT)).models.values())),
@@ -54,6 +53,7 @@ def candidate(root: Path, name: str, accuracy: float, loss: float = 0.5) -> regi
         dataset=INFO.dataset,
         data_digest=INFO.digest,
         settings_digest="1" * 32,
+        key="",
         device=Device(kind="cpu", name="a processor", precision="float32", threads=0),
         origin=Origin(stage=f"train@{name}", experiment=None, baseline=None, commit="c" * 40, changed=False),
         sha256=sha256,

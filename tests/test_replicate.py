@@ -38,6 +38,7 @@ def test_replicates_are_trained_once_and_follow_the_parameters(trained: Project)
     trained.change(evaluate={"seeds": 2})
     output = trained.stage("replicate").stdout
     assert "model_1 seed 43 epoch 1/1" in output
+    assert "tuned seed 43: the same fit as model_2, whose result is used" in output
     assert replicates(trained) == {"model_1 43", "model_2 43", "tuned 43"}
     same = [trained.paths.replicate(name, 43) / "model.keras" for name in ("model_2", TUNED)]
     assert same[0].read_bytes() == same[1].read_bytes()

@@ -25,7 +25,7 @@ from pipeline.core.paths import Paths
 from pipeline.tracking import ModelToLog, journal, processes, store
 
 from .conftest import ROOT, without_stores
-from .test_tracking import opened, stored, tracker
+from .test_tracking import INFO, opened, stored, tracker
 
 pytestmark = pytest.mark.usefixtures("no_store")
 
@@ -46,7 +46,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         without_stores(environment)
         with opened(root) as run:
             run.table("layers", pd.DataFrame({"layer": ["dense"]}))
-            run.model(ModelToLog("net", network, np.zeros((1, 2, 2, 1), "float32"), np.ones((1, 2), "float32"), {}))
+            run.model(ModelToLog("net", network, np.zeros((1, *INFO.image), np.uint8), INFO))
         client = mlflow.MlflowClient()
         client.create_registered_model("digits")
         assert run.model_uri

@@ -64,9 +64,9 @@ class TrainingRecord(Spec):
     """One trained network: what it is, what it was trained on and with, and how well it does on the validation images.
 
     `sha256` is that of its .keras file, `data_digest` that of the data, `settings_digest` that of everything else the
-    weights follow from except the code. `base` names the network that this one varies, if any. `run_id` and `model_uri`
-    name its MLflow run and logged model; they are None where MLflow could not be reached. `limits` tell unusual images
-    by their scores; None for a replicate.
+    weights follow from except the code, and `key` that of all of these. `base` names the network that this one varies,
+    if any. `run_id` and `model_uri` name its MLflow run and logged model; they are None where MLflow could not be
+    reached. `limits` tell unusual images by their scores; None for a replicate.
     """
 
     name: str
@@ -76,6 +76,7 @@ class TrainingRecord(Spec):
     dataset: str
     data_digest: str
     settings_digest: str
+    key: str
     device: Device
     origin: Origin
     sha256: str
@@ -133,6 +134,15 @@ def load_training(paths: Paths, name: str) -> TrainingRecord:
         DataError: the network was not trained, or the record is damaged.
     """
     return _read(TrainingRecord, paths.training(name))
+
+
+def load_training_in(folder: Path) -> TrainingRecord:
+    """Read the record of the training that a folder holds.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    return _read(TrainingRecord, folder)
 
 
 def load_replicates(paths: Paths, name: str, seeds: range) -> dict[int, TrainingRecord]:

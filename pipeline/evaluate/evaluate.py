@@ -152,17 +152,14 @@ class Evaluation:
         unbeaten: str | None,
     ) -> registry.Candidate:
         """Add the results of a network to its MLflow run; in a store without that run, log the network as well."""
-        name, info = record.name, self.data.info
+        name = record.name
         _print(name, metrics)
         with self.tracker.reopen(name, record.run_id) as run:
             moved = run.id != record.run_id
             if moved:
                 run.metrics(record.validation_metrics)
             if moved or not registry.is_logged(self.paths, record):
-                images = self.data.test.images[:EXAMPLE].astype("float32") / 255
-                metadata = {"dataset": info.dataset, "classes": info.classes}
-                file = self.paths.model(name)
-                run.model(ModelToLog(name, file, images, scored.probabilities[:EXAMPLE], metadata))
+                run.model(ModelToLog(name, self.paths.model(name), self.data.test.images[:EXAMPLE], self.data.info))
             run.metrics({f"test_{metric}": value for metric, value in metrics.items()} | scored.cost)
             run.table("per_class", scored.per_class)
             run.table("confusion", scored.confusion)

@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 from pipeline.core import atomic
 from pipeline.core.records import RECORD, load_training
@@ -22,19 +24,22 @@ async def replicate(trainer: Trainer) -> None:
     records = {name: load_training(paths, name) for name in params.trained}
     for record in records.values():
         record.require_data(trainer.data.info.digest)
-    folders = {}
+    folders: dict[tuple[str, int], Path] = {}
+    same: dict[str, list[Job]] = {}  # by the key of the fit
+    for name, record in records.items():
+        titled = trainer.title(name, record.network)
+        for seed in params.replicate_seeds:
+            spec = trainer.spec(record.network, seed)
+            key = trainer.key(spec)
+            folder = folders[name, seed] = kept / f"{name}-{seed}-{key}"
+            checkpoint = folder / "checkpoint.npz"
+            job = Job(
+                name, spec, f"{titled} seed {seed}", "replicate", record.run_id, checkpoint=checkpoint, output=folder
+            )
+            same.setdefault(key, []).append(job)
     async with asyncio.TaskGroup() as group:
-        for name, record in records.items():
-            titled = trainer.title(name, record.network)
-            for seed in params.replicate_seeds:
-                spec, title = trainer.spec(record.network, seed), f"{titled} seed {seed}"
-                folder = folders[name, seed] = kept / f"{name}-{seed}-{trainer.key(spec)}"
-                if (folder / RECORD).is_file():
-                    print(f"{title}: already trained", flush=True)
-                    continue
-                checkpoint = folder / "checkpoint.npz"
-                job = Job(name, spec, title, "replicate", record.run_id, checkpoint=checkpoint, output=folder)
-                group.create_task(trainer.train(job))
+        for jobs in same.values():
+            group.create_task(_one_by_one(jobs, trainer))
     with stopwatch("writing"):
         for (name, seed), folder in folders.items():
             with atomic.folder(paths.replicate(name, seed)) as target:
@@ -42,3 +47,13 @@ async def replicate(trainer: Trainer) -> None:
         for folder in kept.iterdir():
             if folder not in folders.values():
                 shutil.rmtree(folder)
+
+
+async def _one_by_one(jobs: list[Job], trainer: Trainer) -> None:
+    """Run jobs of the same fit, of which only the first has to be trained."""
+    folders = [job.output for job in jobs if job.output]
+    for job, folder in zip(jobs, folders, strict=True):
+        if (folder / RECORD).is_file():
+            print(f"{job.title}: already trained", flush=True)
+        else:
+            await trainer.train(replace(job, others=folders))

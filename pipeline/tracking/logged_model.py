@@ -1,16 +1,17 @@
 """Trained networks as MLflow models, with signature, input example, requirements and the code that loads them."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
 
 from pipeline.core import provenance
+from pipeline.core.dataset import DatasetInfo
 
 FORBIDDEN = r"[/:.%\"']"  # in names of logged models
 LOADER = Path(__file__).with_name("pyfunc_loader.py")
@@ -22,16 +23,19 @@ class ModelToLog:
     """A trained network to log.
 
     file: the saved network.
-    example: images of shape (n, height, width, channels), float32 in [0, 1].
-    probabilities: the network's output for them, (n, classes).
-    metadata: for users of the model alone, such as the names of the classes.
+    images: an example of its input, uint8 of shape (n, height, width, channels).
+    info: the dataset whose classes it tells apart.
     """
 
     name: str
     file: Path
-    example: np.ndarray
-    probabilities: np.ndarray
-    metadata: Mapping[str, Any]
+    images: np.ndarray
+    info: DatasetInfo
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Properties for users of the model."""
+        return {"dataset": self.info.dataset, "classes": self.info.classes}
 
     def save_model(self, path: str, mlflow_model: Model, validate_serving_input: bool) -> None:
         """Write the MLflow model to a folder. `Model.log` calls this with all of its options, as it does a flavor's."""
@@ -41,8 +45,8 @@ class ModelToLog:
             loader_module=LOADER.stem,
             data_path=str(self.file),
             code_paths=[str(LOADER), str(MODELS)],
-            signature=infer_signature(self.example, self.probabilities.astype(np.float32)),
-            input_example=self.example,
+            signature=ModelSignature(_tensor(self.info.image), _tensor((len(self.info.classes),))),
+            input_example=self.images.astype(np.float32) / 255,
             pip_requirements=provenance.requirements(),
         )
 
@@ -61,7 +65,12 @@ def log_model(run_id: str, model: ModelToLog) -> str:
         flavor=model,
         model_id=entry.model_id,
         run_id=run_id,
-        metadata=dict(model.metadata),
+        metadata=model.metadata,
         validate_serving_input=False,
     )
     return logged.model_uri
+
+
+def _tensor(shape: tuple[int, ...]) -> Schema:
+    """Any number of float32 arrays of this shape."""
+    return Schema([TensorSpec(np.dtype(np.float32), (-1, *shape))])

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from models import cnn, inference
+from models import cnn
 from pipeline.core.config import OBJECTIVE_DIRECTIONS, NetworkConfig
 from pipeline.core.dataset import DatasetInfo, TrainingData
 from pipeline.core.errors import TrainingError
@@ -23,7 +22,7 @@ from pipeline.train.batches import TrainingBatches, scoring_batches
 from pipeline.train.callbacks import Checkpoint, History
 from pipeline.train.fused_adam import Adam, AdamW
 from pipeline.train.monitor import Epoch, Monitor
-from pipeline.train.task import EXAMPLE, FitOutcome, FitSpec, FitTask, FittedModel
+from pipeline.train.task import FitOutcome, FitSpec, FitTask, FittedModel
 
 SCORING_BATCH = 500  # images; divides the common sizes of test sets, so that no second graph is compiled
 STEPS_PER_EXECUTION = 32  # steps that TensorFlow takes before it returns to Python
@@ -70,9 +69,8 @@ def run(task: FitTask, data: TrainingData, report: Callable[[object], None]) -> 
     fitted = fit(task.spec, data, _Reporting(report), task.checkpoint)
     model = None
     if task.keep_model:
-        example = inference.probabilities(fitted.model, data.train.images[:EXAMPLE].astype(np.float32) / 255)
         limits = unusual.limits(fitted.model, data.validation.images) if task.limits else None
-        model = FittedModel(saved_model.content(fitted.model), example, limits)
+        model = FittedModel(saved_model.content(fitted.model), limits)
     return FitOutcome(fitted.history, fitted.validation, model)
 
 

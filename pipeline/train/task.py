@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.core.config import NetworkConfig
 from pipeline.core.limits import Limits
 from pipeline.core.records import Scores
 from pipeline.train.monitor import Epoch
 
 RUN = "pipeline.train.fit:run"  # the function that runs a FitTask; by name, since its module loads TensorFlow
-EXAMPLE = 2  # training images that serve as the example of a model's input
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,10 @@ class FittedModel:
     """A trained network.
 
     file: the content of its .keras file.
-    example: its probabilities for the first `EXAMPLE` training images, (EXAMPLE, classes).
     limits: of usual images, if they were asked for.
     """
 
     file: bytes
-    example: np.ndarray
     limits: Limits | None
 
 

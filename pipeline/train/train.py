@@ -1,13 +1,12 @@
 """Open a run, fit, log and save: once, for stages, trials and replicates."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from models import architecture
@@ -19,9 +18,11 @@ from pipeline.core.paths import MODEL, Paths
 from pipeline.core.records import RECORD, Counts, Device, TrainingRecord
 from pipeline.engine.engine import Engine
 from pipeline.tracking import Description, Kind, ModelToLog, Run, Tracker
+from pipeline.train import stored
 from pipeline.train.monitor import Epoch, Monitor
-from pipeline.train.task import EXAMPLE, RUN, FitOutcome, FitSpec, FitTask, FittedModel
+from pipeline.train.task import RUN, FitOutcome, FitSpec, FitTask, FittedModel
 
+EXAMPLE = 2  # training images that serve as the example of a model's input
 MAX_TITLE = 200  # characters; databases of MLflow hold 250
 
 
@@ -37,6 +38,7 @@ class Job:
     checkpoint: the file to resume from; None: a killed fit begins anew.
     output: the folder of model.keras, history.csv and record.json; None: nothing is written.
     log_model: whether MLflow keeps the model.
+    others: the folders of trainings whose result is used instead of a fit, if they were the same fit.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Job:
     checkpoint: Path | None = None
     output: Path | None = None
     log_model: bool = False
+    others: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,14 @@ class Trainer:
 
     def key(self, spec: FitSpec) -> str:
         """Digest of everything that a fit's result follows from."""
-        code = provenance.code_digest(self.tracker.stage)
-        return provenance.digest(self.settings_digest(spec), self.data.info.digest, code)
+        return provenance.digest(self.settings_digest(spec), self.data.info.digest, provenance.code_digest("train"))
 
     def title(self, name: str, network: NetworkConfig) -> str:
         """The name of a network's run: that of the network, with the changes of a DVC experiment."""
         return " · ".join(filter(None, [name, baseline.changes(self.paths, name, network)]))[:MAX_TITLE]
 
     async def train(self, job: Job, monitor: Monitor | None = None) -> FitOutcome | None:
-        """Wait until the fit can begin, open a run, fit, log and save.
+        """Wait until the fit can begin, open a run, fit or use the result of the same fit, log and save.
 
         Returns:
             The outcome; None if the monitor ended the fit.
@@ -128,12 +130,25 @@ class Trainer:
                     run.dataset(info, "training")
                     if self.paths.validation.is_dir():  # to look at, not to depend on
                         run.file(self.paths.validation)
-                outcome = await self._fitted(job, monitor, run)
+                outcome = self._earlier(job, run) or await self._fitted(job, monitor, run)
                 if outcome is not None:
                     scores = outcome.validation.model_dump()
                     run.metrics({f"validation_{metric}": value for metric, value in scores.items()})
                     if outcome.model:
                         self._keep(job, outcome, outcome.model, counts, run)
+        return outcome
+
+    def _earlier(self, job: Job, run: Run) -> FitOutcome | None:
+        """The outcome of the same fit, as of the base of a search that no other network has beaten."""
+        found = stored.find(job.others, self.key(job.spec)) if job.others else None
+        if found is None:
+            return None
+        record, outcome = found
+        print(f"{job.title or job.name}: the same fit as {record.name}, whose result is used", flush=True)
+        if record.run_id:
+            run.tags({"same.fit": record.run_id})
+        for number, metrics in enumerate(outcome.history):
+            run.epoch(number, metrics)
         return outcome
 
     async def _fitted(self, job: Job, monitor: Monitor, run: Run) -> FitOutcome | None:
@@ -168,17 +183,12 @@ class Trainer:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / MODEL
                 file.write_bytes(model.file)
-                self._log_model(job, model, file, run)
+                self._log_model(job, file, run)
             return
-        history = pd.DataFrame(outcome.history)
-        history.insert(0, "epoch", range(1, len(history) + 1))
         with self.tracker.stopwatch("writing"):
-            with atomic.file(job.output / MODEL) as part:
-                part.write_bytes(model.file)
-            with atomic.file(job.output / "history.csv") as part:
-                history.to_csv(part, index=False)
+            stored.write(job.output, outcome.history, model)
         if job.log_model:
-            self._log_model(job, model, job.output / MODEL, run)
+            self._log_model(job, job.output / MODEL, run)
         record = TrainingRecord(
             name=job.name,
             network=job.spec.network,
@@ -187,6 +197,7 @@ class Trainer:
             dataset=self.data.info.dataset,
             data_digest=self.data.info.digest,
             settings_digest=self.settings_digest(job.spec),
+            key=self.key(job.spec),
             device=self.device,
             origin=provenance.origin(self.paths.root, self.tracker.stage),
             sha256=sha256(model.file).hexdigest(),
@@ -199,11 +210,8 @@ class Trainer:
         with self.tracker.stopwatch("writing"):
             record.write(job.output)
 
-    def _log_model(self, job: Job, model: FittedModel, file: Path, run: Run) -> None:
-        info = self.data.info
-        example = self.data.train.images[:EXAMPLE].astype(np.float32) / 255
-        metadata = {"dataset": info.dataset, "classes": info.classes}
-        run.model(ModelToLog(job.title or job.name, file, example, model.example, metadata))
+    def _log_model(self, job: Job, file: Path, run: Run) -> None:
+        run.model(ModelToLog(job.title or job.name, file, self.data.train.images[:EXAMPLE], self.data.info))
 
     def description(self, job: Job) -> Description:
         """The description of a fit's run."""
@@ -248,6 +256,7 @@ async def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> 
         checkpoint=paths.resumable / "train" / f"{name}-{trainer.key(spec)}.npz",
         output=paths.training(name),
         log_model=True,
+        others=[paths.training(other) for other in trainer.params.networks if other != name],
     )
     await trainer.train(job)
 
