@@ -348,9 +348,9 @@ def test_a_scheduler_that_dies_is_one_error(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def searched(project: Project, **environment: Any) -> dict[str, bytes]:
+def searched(project: Project, *stages: str, **environment: Any) -> dict[str, bytes]:
     """Search and replicate; the outputs, and nothing left that another run could resume from."""
-    for stage in ("tune", "replicate"):
+    for stage in stages or ("tune", "replicate"):
         project.stage(stage, **environment)
         shutil.rmtree(project.paths.resumable / stage, ignore_errors=True)
     return outputs(project)
@@ -393,6 +393,6 @@ def test_the_result_is_the_same_in_one_process_on_a_cluster_and_after_kills(
     replicates = {f"artifacts/replicates/{name}/43/model.keras" for name in ("model_1", "model_2", "tuned")}
     assert set(expected) >= {*tables, *replicates, "artifacts/tune/tuned/model.keras"}
     kill_within(project, 2)
-    assert searched(project, FIT_WORKERS="2") == expected
+    assert searched(project, "tune", FIT_WORKERS="2") == expected
     with cluster(tmp_path_factory.mktemp("cluster")) as environment:
         assert searched(project, **environment) == expected

@@ -33,7 +33,8 @@ def until(condition):
 
 def run(arguments):
     name = arguments.name
-    Path(f"{name}.begun").write_text(str(os.getppid()))
+    dvc = [process.pid for process in psutil.Process().parents() if "--single-item" in process.cmdline()]
+    Path(f"{name}.begun").write_text(str(dvc[0] if dvc else 0))
     mode = os.environ.get("MODE")
     try:
         if mode == "together":  # all run at the same time, and the first ends last
