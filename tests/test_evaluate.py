@@ -1,15 +1,22 @@
 """Evaluation: errors where something is missing, and the tables of all networks."""
 
 import hashlib
+import json
 
 import pandas as pd
 import pytest
 
-from pipeline.core import records
+from pipeline.core import config, records
+from pipeline.core.command import Stopwatch
 from pipeline.core.errors import DataError
+from pipeline.core.records import write_no_search
+from pipeline.engine import engine
 from pipeline.evaluate import tables
+from pipeline.evaluate.evaluate import evaluate
+from pipeline.runtime import saved_model
+from pipeline.train.train import Trainer, train_network
 
-from .conftest import Project, write_records
+from .conftest import Here, Project, write_records, yaml
 
 DAMAGED = b"PK\x03\x04 and no more"
 
@@ -46,6 +53,32 @@ def test_damaged_network_is_refused(copy_of_validated: Project):
     assert done.returncode == 1
     assert "model_1/model.keras: not a readable network" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_equal_networks_are_measured_once(copy_of_validated: Project, no_store: None, monkeypatch: pytest.MonkeyPatch):
+    project, fit = copy_of_validated, {"epochs": 1}
+    tiny = {"blocks": [{"filters": [2]}]}
+    networks = {"one": tiny, "other": {"blocks": [{"filters": [3]}]}, "two": tiny}
+    params = {**project.params(), "models": {name: block | {"fit": fit} for name, block in networks.items()}}
+    yaml.dump(params | {"tune": None, "grid": params["grid"] | {"base": "one"}}, project.paths.params)
+    params = config.load(project.paths)
+    here, stopwatch = Here(params.runtime), Stopwatch()
+    trainer = Trainer.create("train", params, project.paths, here, stopwatch)
+    for name in networks:
+        engine.complete(train_network(name, params.network(name), trainer))
+    write_no_search(project.paths)
+    loaded, load = [], saved_model.load
+    monkeypatch.setattr(saved_model, "load", lambda *arguments: loaded.append(arguments) or load(*arguments))
+    evaluate(params, project.paths, here.device, stopwatch)
+    assert len(loaded) == 2
+    found = json.loads((project.paths.evaluation / "metrics.json").read_text(encoding="utf-8"))
+    own = ("summary", "run_id")
+    one, other, two = ({key: value for key, value in found[name].items() if key not in own} for name in networks)
+    assert one == two != other
+    for table in ("corruption", "shift", "out_of_distribution", "per_class"):
+        rows = pd.read_csv(project.paths.evaluation / f"{table}.csv")
+        first, second = (rows[rows["model"] == name].drop(columns="model") for name in ("one", "two"))
+        assert first.to_csv(index=False) == second.to_csv(index=False) != ""
 
 
 def test_tables_of_networks_are_stacked_in_order():

@@ -72,6 +72,11 @@ class Evaluation:
         example = explanations.middle_example(test.labels)
         predictors, scored, explained = {}, {}, {}
         for name, record in trained.items():
+            same = next((other for other in scored if trained[other].sha256 == record.sha256), None)
+            if same:  # as where a search was won by its base
+                predictors[name] = predictors[same] = _once(predictors[same])
+                scored[name], explained[name] = scored[same], explained[same]
+                continue
             with stopwatch("scoring"):
                 model = saved_model.load(self.paths.model(name), record.sha256)
                 predictors[name] = predictor(model, self.params.evaluate.batch_size)
@@ -122,18 +127,19 @@ class Evaluation:
     ) -> dict[str, pd.DataFrame]:
         """Score and log the networks trained with other seeds, and compare the networks over all seeds."""
         test, stopwatch = self.data.test, self.tracker.stopwatch
-        rows = []
+        rows, known = [], {}  # scores and predictions by the SHA-256 of the network
         for name, by_seed in replicates.items():
             own = {metric: scored[name].metrics[metric] for metric in ("accuracy", "loss")}
             digest = _digest(scored[name].probabilities)
             rows.append({"model": name, "seed": self.params.seed, **own, "predictions": digest})
             for seed, record in by_seed.items():
                 with stopwatch("scoring"):
-                    model = saved_model.load(self.paths.replicate(name, seed) / MODEL, record.sha256)
-                    predict = predictor(model, self.params.evaluate.batch_size)
-                    probabilities = predict(test.images)
-                    found = scores(probabilities, test.labels).model_dump()
-                rows.append({"model": name, "seed": seed, **found, "predictions": _digest(probabilities)})
+                    if record.sha256 not in known:
+                        model = saved_model.load(self.paths.replicate(name, seed) / MODEL, record.sha256)
+                        probabilities = predictor(model, self.params.evaluate.batch_size)(test.images)
+                        known[record.sha256] = scores(probabilities, test.labels).model_dump(), _digest(probabilities)
+                found, digest = known[record.sha256]
+                rows.append({"model": name, "seed": seed, **found, "predictions": digest})
                 with self.tracker.reopen(f"{name} seed {seed}", record.run_id) as run:
                     run.metrics({f"test_{metric}": value for metric, value in found.items()})
         seeds = pd.DataFrame(rows)
@@ -166,6 +172,19 @@ class Evaluation:
             run.table("reliability", scored.reliability)
             run.table("comparisons", comparisons[(comparisons["a"] == name) | (comparisons["b"] == name)])
             return registry.Candidate(record, run.id, run.model_uri or record.model_uri, metrics, unbeaten)
+
+
+def _once(predict: Predict) -> Predict:
+    """Predict images that come again, as one network after another is shown them, only the first time."""
+    images, probabilities = None, np.empty(0)
+
+    def remembered(shown: np.ndarray) -> np.ndarray:
+        nonlocal images, probabilities
+        if shown is not images:
+            images, probabilities = shown, predict(shown)
+        return probabilities
+
+    return remembered
 
 
 def _print(name: str, metrics: Mapping[Any, Any]) -> None:
