@@ -137,6 +137,7 @@ def store(paths: Paths, params: Params) -> None:
             seed=42,
             dataset="digits",
             origin=origin,
+            key="5f6a",
             sha256="4e5f",
             counts=Counts(parameters=1, trainable_parameters=1, non_trainable_parameters=0, multiply_adds=1),
             validation=Scores(accuracy=0.9, loss=0.1),
