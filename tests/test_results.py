@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib
@@ -127,13 +128,18 @@ def test_the_texts_of_one_seed_without_a_search(paths: Paths, params: Params):
 
 
 def test_sentences_on_many_pairs_are_a_count():
-    table = pd.DataFrame({"p_adjusted": [0.04] * 2 + [0.2] * 8, "sentence": [f"sentence {k}" for k in range(10)]})
+    pairs = list(combinations("abcde", 2))
+    table = pd.DataFrame(pairs, columns=["a", "b"]).assign(
+        p_adjusted=[0.04] * 2 + [0.2] * 8, sentence=[f"sentence {k}" for k in range(10)], same=False
+    )
     assert results.sentences(table.head(6)) == [f"sentence {k}" for k in range(6)]
     assert results.sentences(table) == [
         "2 of 10 pairs of networks differ; no difference can be shown between the others; results/comparisons.csv has "
         "all pairs"
     ]
     assert results.sentences(table.tail(8)) == ["no difference can be shown between any two networks (8 pairs)"]
+    table.loc[1, "same"] = True  # c predicts as a does
+    assert results.sentences(table) == [f"sentence {k}" for k, pair in enumerate(pairs) if "c" not in pair]
 
 
 def test_after_a_failure_the_old_files_stay(paths: Paths, params: Params, monkeypatch: pytest.MonkeyPatch):

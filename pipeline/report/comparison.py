@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.report import figures, tables
 from pipeline.report.figures import Looks
 from pipeline.report.ranking import BEST, SHOWN, WITHIN_NOISE, WORSE, Ranking, oriented
-from pipeline.report.results import Results
+from pipeline.report.results import Results, sentences
 from pipeline.report.tables import DARKEST, MISSING
 from pipeline.report.verdicts import ALPHA
 
@@ -81,7 +81,7 @@ def compared(results: Results, looks: Looks) -> dict[str, Any]:
     best = ranking.pairs[ranking.pairs["a"] == ranking.best].rename(columns={"b": "network"})
     title = f"Difference of {ranking.best} from the other networks over {over}, with simultaneous 95 % intervals"
     found: dict[str, Any] = {
-        "sentences": ranking.pairs["sentence"].tolist() if len(names) <= FEW else None,
+        "sentences": sentences(ranking.pairs) if len(names) <= FEW else None,
         "matrix": matrix(ranking.pairs, names) if len(names) > FEW else None,
         "names": names,
         "figure": figures.differences(best, looks, title) if len(best) else None,

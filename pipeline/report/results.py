@@ -97,7 +97,12 @@ def load(paths: Paths, dimensions: Sequence[Dimension]) -> Results:
 
 
 def sentences(pairs: pd.DataFrame) -> list[str]:
-    """A sentence on each pair of networks; on many pairs, the number of those that differ."""
+    """A sentence on each pair of networks; on many pairs, the number of those that differ.
+
+    Networks with the same predictions as a better ranked one are left out: a warning of the ranking names them.
+    """
+    repeated = pairs.loc[pairs["same"].astype(bool), "b"]
+    pairs = pairs[~pairs["a"].isin(repeated) & ~pairs["b"].isin(repeated)]
     if len(pairs) <= SENTENCES:
         return pairs["sentence"].tolist()
     different = int((pairs["p_adjusted"] < ALPHA).sum())
