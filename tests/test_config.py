@@ -30,6 +30,17 @@ BROKEN = [
     ("learning_rate: 1.0e-3", "learning_rte: 1.0e-3", "fit.learning_rte: unknown key; did you mean learning_rate?"),
     ("learning_rate: 1.0e-3", "learning_rate: .nan", "fit.learning_rate: found NaN; allowed: a finite number"),
     ("optimizer: adam ", "optimizer: adamm ", "fit.optimizer: found \"adamm\"; allowed: 'adam', 'adamw'"),
+    ("  schedule: cosine", "  schedule: cosine\n  step_factor: 0.5", "fit: schedule cosine has no key step_factor; "),
+    (
+        " schedule: cosine",
+        " schedule: cosine\n  warmup_epochs: 15",
+        "model_1.fit.warmup_epochs: found 15; allowed: less",
+    ),
+    (
+        " schedule: cosine",
+        ' schedule: cosine\n  class_weight: {"19": 2.0}',
+        "class_weight.19: there is no such class; did",
+    ),
     ("shift: 0.0", "shift: 1.0", "fit.augmentation.shift: found 1.0; allowed: less than 1"),
     ("dropout: 0.3", "dropout: 1.5", "models.model_2.blocks.1.dropout: found 1.5; allowed: less than 1"),
     ("dropout: 0.3", "dropuot: 0.3", "models.model_2.blocks.1.dropuot: unknown key; did you mean dropout?"),

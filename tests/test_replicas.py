@@ -25,7 +25,8 @@ from .conftest import ROOT, Here, Project
 from .test_fit import fitted, network
 
 SCORED = 7  # images at a time: leaves a last batch with fewer images than devices
-SETTINGS = {"ema": 0.9, "augmentation": {"shift": 0.1}}
+SETTINGS = {"ema": 0.9, "augmentation": {"shift": 0.1}, "weight_decay": 0.1, "l2": 0.01, "clip_norm": 0.5}
+SETTINGS |= {"class_weight": "balanced", "loss": "focal", "label_smoothing": 0.1}
 ON_TWO_DEVICES = f"""
 import json, sys
 from pathlib import Path

@@ -203,12 +203,25 @@ def _network_errors(params: Params, entry: Entry) -> list[str]:
     for name, model in params.networks.items():
         if (size := model.fit.batch_size) % count:
             errors.append(f"runtime.replicas: found {count}; allowed: a divisor of the batch size of {name}, {size}")
+        if name in params.models:
+            errors += [f"models.{name}.fit.{error}" for error in _fit_errors(model.fit, entry)]
         try:
             architecture.trace(model, entry.image, len(entry.classes))
         except architecture.ShapeError as error:
             place = f"models.{name}.{error.key}" if name in params.models else f"grid: {name}: {error.key}"
             errors.append(f"{place}: found {error.found}; {error}")
     return errors
+
+
+def _fit_errors(fit: Fit, entry: Entry) -> list[str]:
+    """Epochs after the last one, and unknown classes. Trials have epochs of their own: they take part of a schedule."""
+    errors = []
+    for key, last in (("warmup_epochs", fit.warmup_epochs), ("step_epochs", max(fit.step_epochs or (0,)))):
+        if last >= fit.epochs:
+            errors.append(f"{key}: found {last}; allowed: less than epochs, {fit.epochs}")
+    named = fit.class_weight if isinstance(fit.class_weight, dict) else {}
+    unknown = [name for name in named if name not in entry.classes]
+    return errors + [f"class_weight.{name}: there is no such class{listing(name, entry.classes)}" for name in unknown]
 
 
 def _space_errors(params: Params, entry: Entry) -> list[str]:

@@ -16,6 +16,7 @@ from math import isfinite
 from typing import Any
 
 from models.spec import DEFAULT_P, DEFAULT_RATIO, POOLING_KEYS, Block, Head, Pooling
+from pipeline.core.sections import LOSS_KEYS, SCHEDULE_KEYS, Fit, unused_keys
 
 Value = str | int | float | bool | None | list | dict
 RANGE_KEYS = {"min", "max", "step", "log"}
@@ -114,7 +115,13 @@ def inactive(block: Mapping[str, Any]) -> dict[str, Value]:
         defaults |= {f"{name}.{key}": BLOCK[key] for key in keys}
     head = block["head"]
     keys = ([] if head["pooling"] == "gem" else ["p"]) + ([] if head["dense"] else ["activation"])
-    return defaults | {f"head.{key}": HEAD[key] for key in keys}
+    fit = block["fit"]
+    of_fit = [*unused_keys(SCHEDULE_KEYS, fit["schedule"]), *unused_keys(LOSS_KEYS, fit["loss"])]
+    return (
+        defaults
+        | {f"head.{key}": HEAD[key] for key in keys}
+        | {f"fit.{key}": Fit.model_fields[key].default for key in of_fit}
+    )
 
 
 def apply(base: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:

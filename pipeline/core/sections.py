@@ -1,8 +1,9 @@
 """The sections of params.yaml as frozen typed objects; see there for the meaning and the units of each key."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from models.spec import Count, Spec
 
@@ -68,17 +69,62 @@ class Augmentation(Spec):
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Fits = Annotated[int, Field(ge=1, le=1_000)]  # trainings of one network
 
+# Keys of each schedule and of each loss.
+SCHEDULE_KEYS: dict[str, tuple[str, ...]] = {
+    "constant": ("warmup_epochs",),
+    "cosine": ("warmup_epochs",),
+    "one_cycle": (),
+    "step": ("warmup_epochs", "step_epochs", "step_factor"),
+}
+LOSS_KEYS: dict[str, tuple[str, ...]] = {"cross_entropy": (), "focal": ("focal_gamma",)}
+
 
 class Fit(Spec):
+    """Training settings; docs/training.md defines those that params.yaml does not list."""
+
     epochs: Epochs
     batch_size: Count
     optimizer: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
     learning_rate: Annotated[float, Field(gt=0, le=10)]
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "cosine", "one_cycle", "step"]
     early_stopping: Count | None
     ema: Annotated[float, Field(gt=0, lt=1)] | None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     augmentation: Augmentation
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    l2: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
+    step_epochs: Annotated[tuple[Epochs, ...], Field(min_length=1)] | None = None
+    step_factor: Fraction = 0.1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    class_weight: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
+
+    @field_validator("step_epochs")
+    @classmethod
+    def _ascending(cls, epochs: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if epochs and any(later <= earlier for earlier, later in pairwise(epochs)):
+            raise ValueError("step_epochs is not in ascending order; allowed: for example [30, 60]")
+        return epochs
+
+    @model_validator(mode="after")
+    def _keys_of_schedule_and_loss(self) -> "Fit":
+        for choice, keys_of in (("schedule", SCHEDULE_KEYS), ("loss", LOSS_KEYS)):
+            chosen = getattr(self, choice)
+            for key in unused_keys(keys_of, chosen):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    having = ", ".join(name for name, keys in keys_of.items() if key in keys)
+                    raise ValueError(
+                        f"{choice} {chosen} has no key {key}; remove it, or set {choice} to one of: {having}"
+                    )
+        return self
+
+
+def unused_keys(keys_of: dict[str, tuple[str, ...]], chosen: Any) -> list[str]:
+    """The keys that other choices have and this one has not."""
+    own = keys_of.get(chosen, ()) if isinstance(chosen, str) else ()
+    return [key for key in dict.fromkeys(key for keys in keys_of.values() for key in keys) if key not in own]
 
 
 class Pruning(Spec):

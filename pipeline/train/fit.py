@@ -13,15 +13,14 @@ from pipeline.core.config import OBJECTIVE_DIRECTIONS, NetworkConfig
 from pipeline.core.dataset import DatasetInfo, TrainingData
 from pipeline.core.errors import TrainingError
 from pipeline.core.records import Scores
-from pipeline.core.sections import Fit
 from pipeline.runtime import saved_model, unusual
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
-from pipeline.train import replicas
+from pipeline.train import loss, replicas
 from pipeline.train.batches import TrainingBatches, scoring_batches
 from pipeline.train.callbacks import Checkpoint, History
-from pipeline.train.fused_adam import Adam, AdamW
 from pipeline.train.monitor import Epoch, Monitor
+from pipeline.train.optimizer import optimizer
 from pipeline.train.task import FitOutcome, FitSpec, FitTask, FittedModel
 
 SCORING_BATCH = 500  # images; divides the common sizes of test sets, so that no second graph is compiled
@@ -99,12 +98,14 @@ def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor, checkpoint: Path |
     averages = [Averages()] if settings.ema else []
     history = History(batches.epoch, monitor)
     resumable = Checkpoint(checkpoint, history.epochs, stopping) if checkpoint else None
+    likelihood = [loss.Likelihood()] if loss.is_modified(settings) else []
+    weights = loss.class_weights(settings, data.info.classes, data.train.labels)
     model.fit(
-        batches.dataset,
+        loss.weighted(batches.dataset, weights),
         validation_data=scoring,
         epochs=settings.epochs,
         initial_epoch=resumable.restore(model) if resumable else 0,
-        callbacks=[*stopping, *selection, *averages, history, *([resumable] if resumable else [])],
+        callbacks=[*likelihood, *stopping, *selection, *averages, history, *([resumable] if resumable else [])],
         shuffle=False,  # the batches come shuffled
         verbose=0,
     )
@@ -118,19 +119,18 @@ def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor, checkpoint: Path |
 def _compiled(spec: FitSpec, info: DatasetInfo, steps: int, devices: int) -> keras.Model:
     network, settings = spec.network, spec.network.fit
     model = cnn.build(network, info.image, len(info.classes), spec.precision, to_train=True, seed=spec.seed)
+    loss.penalize(model, settings.l2)
     if spec.replicas > 1:
         model = replicas.Replicated(model, spec.replicas)
     model.compile(
-        optimizer=optimizer(settings, steps),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=network.head.output == "logits", label_smoothing=settings.label_smoothing
-        ),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        # Built now, else TensorFlow makes its variables while it traces a step, which is traced again.
+        optimizer=optimizer(settings, steps, model.trainable_variables),
+        loss=loss.loss(network),
+        metrics=loss.metrics(network),
         # TensorFlow cannot build a loop of steps that several devices take together.
         steps_per_execution=min(steps, STEPS_PER_EXECUTION) if devices == 1 else 1,
         jit_compile=False,  # XLA's convolutions on a CPU take several times as long
     )
-    model.optimizer.build(model.trainable_variables)  # else made while TensorFlow traces a step, which is traced again
     return model
 
 
@@ -155,24 +155,6 @@ class Averages(keras.callbacks.Callback):
             kept = weights.numpy()
             weights.assign(average)
             average.assign(kept)
-
-
-def optimizer(settings: Fit, steps: int) -> keras.Optimizer:
-    """Create the configured optimizer, with its learning-rate schedule over epochs of so many steps."""
-    kinds: dict[str, tuple[type[keras.Optimizer], dict[str, Any]]] = {
-        "adam": (Adam, {}),
-        "adamw": (AdamW, {}),
-        "nadam": (keras.optimizers.Nadam, {}),
-        "rmsprop": (keras.optimizers.RMSprop, {}),
-        "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
-    }
-    kind, options = kinds[settings.optimizer]
-    rate: Any = settings.learning_rate
-    if settings.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
-    if settings.ema:
-        options |= {"use_ema": True, "ema_momentum": settings.ema}
-    return kind(learning_rate=rate, **options)
 
 
 def _best_weights(metric: str, patience: int) -> keras.callbacks.EarlyStopping:

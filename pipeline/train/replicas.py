@@ -54,7 +54,7 @@ class Replicated(keras.Model):
         super().__init__(model.inputs, model.outputs)
         self._replicas = replicas
 
-    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
+    def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, Any]:
         context: Any = tf.distribute.get_replica_context()
         devices, device = context.num_replicas_in_sync, context.replica_id_in_sync_group
         count = self._replicas // devices  # parts on this device
@@ -69,18 +69,33 @@ class Replicated(keras.Model):
             for number, part in enumerate(zip(*(tf.split(values, count) for values in data), strict=True)):
                 seeded = [_shifted(value, device * count + number) for value in state]
                 output, after = self.stateless_call(weights, seeded, part[0], training=True)
-                losses.append(self._compute_loss(*part, output, training=True))  # Keras divides by `devices`
+                losses.append(
+                    self._compute_loss(*part[:2], output, *part[2:], training=True)
+                )  # Keras divides by `devices`
                 outputs.append(output)
                 states.append([_shifted(value, -device * count - number) for value in after])
             loss = tf.add_n(losses) / count
-        self.optimizer.apply(tape.gradient(loss, weights), self.trainable_variables)
+        self.optimizer.apply(self._gradients(tape, loss, weights), self.trainable_variables)
         for variable, values in zip(self.non_trainable_variables, zip(*states, strict=True), strict=True):
             if values[0].dtype.is_floating:
                 variable.assign(context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.add_n(values) / count))
             else:
                 variable.assign(values[0])
         self._loss_tracker.update_state(loss * devices, sample_weight=tf.shape(data[0])[0])
-        return self.compute_metrics(*data, tf.concat(outputs, 0))
+        return self.compute_metrics(*data[:2], tf.concat(outputs, 0), *data[2:])
+
+    def _gradients(self, tape: tf.GradientTape, loss: tf.Tensor, weights: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Gradients of the loss, clipped over all devices together: Keras would clip those of each device."""
+        variables = [variable.value for variable in self.trainable_variables]
+        found = tape.gradient(loss, [*weights, *variables])  # the L2 penalty depends on the variables
+        pairs = zip(found[: len(weights)], found[len(weights) :], strict=True)
+        gradients = [own if penalty is None else own + penalty for own, penalty in pairs]
+        context: Any = tf.distribute.get_replica_context()
+        devices, bound = context.num_replicas_in_sync, self.optimizer.global_clipnorm
+        if devices == 1 or not bound:
+            return gradients
+        clipped, _ = tf.clip_by_global_norm(context.all_reduce(tf.distribute.ReduceOp.SUM, gradients), bound)
+        return [gradient / devices for gradient in clipped]  # which are summed, and too small to be clipped again
 
 
 def _shifted(value: tf.Tensor, number: Any) -> tf.Tensor:
