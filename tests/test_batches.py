@@ -106,7 +106,13 @@ def test_batches_are_prepared_ahead_of_training(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "augmentation", [Augmentation(shift=0.1, rotation=20.0, scale=0.1, shear=10.0), Augmentation(elastic=0.05)]
+    "augmentation",
+    [
+        Augmentation(shift=0.1, rotation=20.0, scale=0.1, shear=10.0),
+        Augmentation(elastic=0.05),
+        Augmentation(erase=1.0),
+        Augmentation(mixup=0.4, cutmix=1.0, brightness=0.1),
+    ],
 )
 def test_augmentation_depends_on_seed_and_epoch_alone(augmentation: Augmentation):
     split = Split(np.random.default_rng(0).integers(0, 256, (32, *SIZE), np.uint8), np.zeros(32, np.int64))

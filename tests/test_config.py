@@ -41,6 +41,12 @@ BROKEN = [
         ' schedule: cosine\n  class_weight: {"19": 2.0}',
         "class_weight.19: there is no such class; did",
     ),
+    ("shift: 0.0", "shift: 0.0\n    hue: 0.1", "model_1.fit.augmentation.hue: the images are greyscale and have none"),
+    (
+        "window: [2, 3]}",
+        "window: [2, 3]}\n    fit: {augmentation: {hue: [0.0, 0.2]}}",
+        "hue: found 0.2; the images are grey",
+    ),
     ("shift: 0.0", "shift: 1.0", "fit.augmentation.shift: found 1.0; allowed: less than 1"),
     ("dropout: 0.3", "dropout: 1.5", "models.model_2.blocks.1.dropout: found 1.5; allowed: less than 1"),
     ("dropout: 0.3", "dropuot: 0.3", "models.model_2.blocks.1.dropuot: unknown key; did you mean dropout?"),

@@ -216,7 +216,13 @@ print(found.history)
     ("settings", "kill", "replicas"),
     [
         (
-            {"epochs": 5, "augmentation": {"shift": 0.1}, "ema": 0.9, "schedule": "one_cycle", "loss": "focal"}
+            {
+                "epochs": 5,
+                "augmentation": {"shift": 0.1, "erase": 0.5, "mixup": 0.4},
+                "ema": 0.9,
+                "schedule": "one_cycle",
+                "loss": "focal",
+            }
             | {"optimizer": "sgd", "weight_decay": 0.01, "l2": 0.001, "clip_norm": 1.0, "class_weight": "balanced"},
             3,
             2,

@@ -214,11 +214,14 @@ def _network_errors(params: Params, entry: Entry) -> list[str]:
 
 
 def _fit_errors(fit: Fit, entry: Entry) -> list[str]:
-    """Epochs after the last one, and unknown classes. Trials have epochs of their own: they take part of a schedule."""
+    """Epochs after the last one, colours of greyscale images, and unknown classes, each with its key."""
     errors = []
     for key, last in (("warmup_epochs", fit.warmup_epochs), ("step_epochs", max(fit.step_epochs or (0,)))):
         if last >= fit.epochs:
             errors.append(f"{key}: found {last}; allowed: less than epochs, {fit.epochs}")
+    if entry.image[2] == 1:
+        of_color = [key for key in ("saturation", "hue") if getattr(fit.augmentation, key)]
+        errors += [f"augmentation.{key}: the images are greyscale and have none; remove it" for key in of_color]
     named = fit.class_weight if isinstance(fit.class_weight, dict) else {}
     unknown = [name for name in named if name not in entry.classes]
     return errors + [f"class_weight.{name}: there is no such class{listing(name, entry.classes)}" for name in unknown]
@@ -231,6 +234,8 @@ def _space_errors(params: Params, entry: Entry) -> list[str]:
             architecture.trace(network, entry.image, len(entry.classes))
             if network.fit.batch_size % (count := params.runtime.replicas):
                 return f"allowed: multiples of runtime.replicas, {count}"
+            if found := _fit_errors(network.fit, entry):
+                return found[0].partition(": ")[2]
         except ValidationError as error:
             return described(error, NetworkConfig)
         except architecture.ShapeError as error:

@@ -52,18 +52,43 @@ class Validate(Spec):
     warnings: tuple[CheckName, ...]
 
 
-class Augmentation(Spec):
-    """Random affine and elastic changes of the training images."""
+Bound = Annotated[float, Field(ge=0, lt=1)]  # of a random change; 0: none
 
-    shift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+class Augmentation(Spec):
+    """Random changes of the training images; docs/training.md defines them."""
+
+    shift: Bound = 0.0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    scale: Bound = 0.0
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    elastic: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    elastic: Bound = 0.0
+    flip: bool = False
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
+    brightness: Bound = 0.0
+    contrast: Bound = 0.0
+    saturation: Bound = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+    @property
+    def geometric(self) -> bool:
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
+
+    @property
+    def colored(self) -> bool:
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     @property
     def active(self) -> bool:
-        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
+        """True if images are changed one by one."""
+        return self.geometric or self.colored or self.flip or self.erase > 0
+
+    @property
+    def mixes(self) -> bool:
+        """True if images are mixed with one another."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 Epochs = Annotated[int, Field(ge=1, le=100_000)]

@@ -1,18 +1,36 @@
-"""Random affine and elastic augmentation of image batches."""
+"""Random augmentation of image batches: affine and elastic transforms, flips, erased rectangles, colours."""
 
+import math
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pipeline.core.sections import Augmentation
+from pipeline.train.colors import jittered
 
 SMOOTHNESS = 7  # of elastic distortions: image side over the standard deviation of the filter; 4 pixels in MNIST
+ERASED = (0.02, 0.33)  # least and largest share of an image that is erased
+PROPORTION = 3.3  # most of height over width, and of width over height, of what is erased
 NODES = 14  # of elastic distortions, along each axis: two per standard deviation of the filter
 
 
 def augmented(pixels: tf.Tensor, shape: tuple[int, ...], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
     """Augment a batch of `shape` (n, height, width, channels), each image with its own draws."""
+    if augmentation.geometric:
+        pixels = displaced(pixels, shape, augmentation, seed)
+    if augmentation.flip:
+        mirrored = tf.random.stateless_uniform((shape[0], 1, 1, 1), tf.random.fold_in(seed, 4)) < 0.5
+        pixels = tf.where(mirrored, tf.reverse(pixels, [2]), pixels)
+    if augmentation.colored:
+        pixels = jittered(pixels, augmentation, tf.random.fold_in(seed, 5))
+    if augmentation.erase:
+        pixels = erased(pixels, shape, augmentation.erase, tf.random.fold_in(seed, 6))
+    return pixels
+
+
+def displaced(pixels: tf.Tensor, shape: tuple[int, ...], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Apply random affine transforms and elastic distortions."""
     transforms = random_affine(augmentation, shape, seed)
     if not augmentation.elastic:
         return transformed(pixels, transforms)
@@ -20,6 +38,28 @@ def augmented(pixels: tf.Tensor, shape: tuple[int, ...], augmentation: Augmentat
     other: Any = tf.random.fold_in(seed, 1)
     down, across = random_field(augmentation.elastic, shape, other)
     return sampled(pixels, shape, rows + down, columns + across)
+
+
+def erased(pixels: tf.Tensor, shape: tuple[int, ...], probability: float, seed: tf.Tensor) -> tf.Tensor:
+    """Replace the pixels of a random rectangle by noise, in a share of the images.
+
+    Zhong et al.: Random Erasing Data Augmentation, 1708.04896, with the ranges of torchvision: the area is uniform, the
+    logarithm of height over width as well, and so is the place. A side that does not fit is cut to that of the image.
+    """
+    count, height, width = shape[:3]
+    draws = tf.random.stateless_uniform((5, count, 1, 1, 1), seed)
+    area = (ERASED[0] + draws[0] * (ERASED[1] - ERASED[0])) * height * width
+    ratio = tf.exp((2 * draws[1] - 1) * math.log(PROPORTION))
+    down, across = (
+        tf.minimum(tf.round(tf.sqrt(area * ratio)), height),
+        tf.minimum(tf.round(tf.sqrt(area / ratio)), width),
+    )
+    top, left = tf.floor(draws[2] * (height - down + 1)), tf.floor(draws[3] * (width - across + 1))
+    row = tf.range(height, dtype=tf.float32)[None, :, None, None]
+    column = tf.range(width, dtype=tf.float32)[None, None, :, None]
+    inside = (row >= top) & (row < top + down) & (column >= left) & (column < left + across)
+    noise = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, 0))
+    return tf.where(inside & (draws[4] < probability), noise, pixels)
 
 
 def random_affine(augmentation: Augmentation, shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:

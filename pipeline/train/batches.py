@@ -12,6 +12,7 @@ from models import inference
 from pipeline.core.dataset import Split
 from pipeline.core.sections import Augmentation
 from pipeline.train.augmentation import augmented
+from pipeline.train.mixing import mixed
 
 IN_MEMORY = 2**27  # bytes of the images of a split; those of a larger one are read from its file, batch by batch
 READERS = 4  # batches that are read side by side
@@ -46,7 +47,10 @@ class TrainingBatches:
             pixels = _scaled(images)
             if augmentation.active:
                 pixels = augmented(pixels, (size, *split.images.shape[1:]), augmentation, tf.stack([seed, step]))
-            return pixels, tf.one_hot(tf.gather(labels, index), classes)
+            targets = tf.one_hot(tf.gather(labels, index), classes)
+            if augmentation.mixes:
+                pixels, targets = mixed(pixels, targets, augmentation, tf.stack([seed, step]))
+            return pixels, targets
 
         read = _reader(split, size)
         self.dataset = (
