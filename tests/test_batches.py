@@ -13,7 +13,7 @@ from pipeline.core import dataset
 from pipeline.core.dataset import Split
 from pipeline.core.sections import Augmentation
 from pipeline.train import batches as module
-from pipeline.train.augmentation import places, random_affine, random_field, sampled, transformed
+from pipeline.train.augmentation import augmented, places, random_affine, random_field, sampled, transformed
 from pipeline.train.batches import TrainingBatches, scoring_batches
 
 NONE = Augmentation()
@@ -183,6 +183,9 @@ def test_sampling_at_mapped_places_equals_the_transform():
     transforms = random_affine(strong, shape, tf.constant([1, 2]))
     found = sampled(noise(shape), shape, *places(transforms, shape)).numpy()
     np.testing.assert_allclose(found, transformed(noise(shape), transforms).numpy(), atol=1e-4)
+    for elastic in (0.0, 1e-9):  # the two ways to sample
+        nearest = Augmentation(shift=0.3, rotation=90.0, elastic=elastic, fill_mode="nearest")
+        assert augmented(noise(shape) + 1, shape, nearest, tf.constant([1, 2])).numpy().min() >= 0.999
 
 
 def test_sampling_is_bilinear_and_zero_outside():

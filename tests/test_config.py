@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from pipeline.core import config
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Paths
+from pipeline.core.sections import PRESETS, Augmentation
 
 from .conftest import ROOT, Project
 
@@ -209,6 +210,25 @@ def test_network_overrides_single_settings_of_fit(project: Project):
     assert changed.batch_size == common.batch_size
     assert changed.augmentation.rotation == common.augmentation.rotation
     assert params.network("model_2").fit == common
+
+
+def test_augmentation_has_presets_that_a_network_can_override(project: Project):
+    light = {"augmentation": "light"}
+    own = {"augmentation": {"rotation": 90.0}}
+    edited(project, TEXT[TEXT.index("  augmentation: ") : TEXT.index("# Each network is")], "  augmentation: strong\n")
+    networks = project.params()["models"]
+    project.change(
+        models={"model_1": networks["model_1"] | {"fit": light}, "model_2": networks["model_2"] | {"fit": own}}
+    )
+    params = config.load(project.paths)
+    first, second = (params.network(name).fit.augmentation for name in ("model_1", "model_2"))
+    assert first == Augmentation(**PRESETS["light"])
+    assert second == Augmentation(**PRESETS["strong"] | own["augmentation"])
+    edited(project, TEXT[TEXT.index("  augmentation: ") : TEXT.index("# Each network is")], "  augmentation: lihgt\n")
+    with pytest.raises(
+        ConfigError, match=r"fit\.augmentation: there is no augmentation of this name; allowed: light, st"
+    ):
+        config.load(project.paths)
 
 
 def test_configuration_is_immutable(project: Project):

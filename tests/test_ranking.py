@@ -160,11 +160,12 @@ def test_networks_with_the_predictions_of_the_best_are_best_too(base: NetworkCon
     assert found.table["group"].tolist() == [BEST] * 2 + [WORSE] * 4
     assert found.baselines["baseline"].tolist() == list(BASELINES)
     assert found.baselines["sentence"].iloc[0].startswith(f"{names[1]} is better than majority class by 9.00 pp, ")
-    one, twins, others, *unbeaten = found.warnings
+    one, twins, others, *unbeaten, tips = found.warnings
     assert one.startswith("One seed: ")
     assert twins.startswith(f"{names[1]} and {names[4]} have the same prediction for every image; ")
     assert others.startswith("max-0.2, average-0.2, average-0.5 and lp-0.5 have the same prediction")
     assert unbeaten == [f"Not shown to beat the baseline {name}: {names[4]}, lp-0.5." for name in BASELINES]
+    assert tips.startswith(f"For {names[4]}, try more epochs than {base.fit.epochs}, augmentation: light or strong, ")
 
 
 def test_few_seeds_come_with_the_difference_that_they_can_show(base: NetworkConfig):

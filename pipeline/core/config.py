@@ -13,7 +13,7 @@ from pipeline.core.config_errors import described, listing, validated
 from pipeline.core.errors import ConfigError
 from pipeline.core.grid import Grid
 from pipeline.core.paths import TUNED, Paths
-from pipeline.core.sections import Data, Evaluate, Fit, Runtime, Tune, Validate
+from pipeline.core.sections import PRESETS, Data, Evaluate, Fit, Runtime, Tune, Validate
 
 SEARCH = "search"  # the name of the search's run
 OBJECTIVE_DIRECTIONS = {"val_loss": "min", "val_accuracy": "max"}
@@ -155,6 +155,9 @@ def _with_fit_defaults(raw: Any) -> Any:
     if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict):
         return raw
     fit = raw.get("fit")
+    named = fit.get("augmentation") if isinstance(fit, dict) else None
+    if isinstance(named, str) and named in PRESETS:  # so that a network can override single values
+        fit = {**fit, "augmentation": PRESETS[named]}
     models = {
         name: model | {"fit": _merged(fit, model.get("fit", {}))} if isinstance(model, dict) else model
         for name, model in raw["models"].items()

@@ -55,6 +55,13 @@ class Validate(Spec):
 Bound = Annotated[float, Field(ge=0, lt=1)]  # of a random change; 0: none
 
 
+# Augmentations by name, for images whose class survives small turns and shifts, but perhaps not a reflection.
+PRESETS: dict[str, dict[str, Any]] = {
+    "light": {"shift": 0.1, "rotation": 10.0, "scale": 0.1, "fill_mode": "nearest"},
+    "strong": {"shift": 0.2, "rotation": 30.0, "scale": 0.25, "shear": 15.0, "elastic": 0.02, "fill_mode": "nearest"},
+}
+
+
 class Augmentation(Spec):
     """Random changes of the training images; docs/training.md defines them."""
 
@@ -63,6 +70,7 @@ class Augmentation(Spec):
     scale: Bound = 0.0
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     elastic: Bound = 0.0
+    fill_mode: Literal["constant", "nearest"] = "constant"
     flip: bool = False
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -71,6 +79,15 @@ class Augmentation(Spec):
     contrast: Bound = 0.0
     saturation: Bound = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in PRESETS:
+            raise ValueError(f"there is no augmentation of this name; allowed: {', '.join(PRESETS)}, or a mapping")
+        return PRESETS[value]
 
     @property
     def geometric(self) -> bool:

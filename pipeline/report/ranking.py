@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from pipeline.core import summary
+from pipeline.core.advice import advice
 from pipeline.core.records import SearchRecord, TrainingRecord
 from pipeline.report import verdicts
 from pipeline.report.verdicts import ALPHA
@@ -93,7 +94,7 @@ def rank(
     warnings = [
         *_about_seeds(seeds, pairs),
         *_about_twins(pairs, over_seeds),
-        *_about_baselines(order, tables["baseline_comparisons"]),
+        *_about_baselines(networks, order, tables["baseline_comparisons"]),
         *_about_failures(search),
     ]
     return Ranking(table, varying, _headline(table, seeds), pairs, baselines, tuple(warnings), seeds)
@@ -223,15 +224,19 @@ def _about_twins(pairs: pd.DataFrame, over_seeds: bool) -> list[str]:
     ]
 
 
-def _about_baselines(order: Sequence[str], comparisons: pd.DataFrame) -> list[str]:
+def _about_baselines(
+    networks: Mapping[str, TrainingRecord], order: Sequence[str], comparisons: pd.DataFrame
+) -> list[str]:
     """Networks that are not shown to beat a baseline; the best is named first, as it is the first of the order."""
     beaten = (comparisons["p_adjusted"] < ALPHA) & (comparisons["difference"] > 0)
-    sentences = []
+    sentences, concerned = [], list[str]()
     for baseline, rows in comparisons[~beaten].groupby("b", sort=False):
         names = [name for name in order if name in set(rows["a"])]
         best = "the best network, " if names[0] == order[0] else ""
         sentences.append(f"Not shown to beat the baseline {baseline}: {best}{named(names)}.")
-    return sentences
+        concerned += names
+    first = min(concerned, key=order.index, default=None)
+    return sentences + ([f"For {first}, {advice(networks[first].network)}."] if first else [])
 
 
 def _about_failures(search: SearchRecord | None) -> list[str]:

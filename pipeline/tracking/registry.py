@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from pipeline.core.advice import advice
 from pipeline.core.command import Stopwatch
 from pipeline.core.dataset import DatasetInfo
 from pipeline.core.paths import Paths
@@ -57,7 +58,7 @@ def register(paths: Paths, info: DatasetInfo, candidates: list[Candidate], stopw
     if best.unbeaten:
         print(
             f"warning: {best.record.name}: the best network is {NOT_BETTER} {best.unbeaten} on the validation images; "
-            "check its training, or use the baseline",
+            f"{advice(best.record.network)}, or use the baseline",
             file=sys.stderr,
             flush=True,
         )

@@ -33,11 +33,14 @@ def displaced(pixels: tf.Tensor, shape: tuple[int, ...], augmentation: Augmentat
     """Apply random affine transforms and elastic distortions."""
     transforms = random_affine(augmentation, shape, seed)
     if not augmentation.elastic:
-        return transformed(pixels, transforms)
+        return transformed(pixels, transforms, augmentation.fill_mode)
     rows, columns = places(transforms, shape)
     other: Any = tf.random.fold_in(seed, 1)
     down, across = random_field(augmentation.elastic, shape, other)
-    return sampled(pixels, shape, rows + down, columns + across)
+    rows, columns = rows + down, columns + across
+    if augmentation.fill_mode == "nearest":
+        rows, columns = tf.clip_by_value(rows, 0, shape[1] - 1), tf.clip_by_value(columns, 0, shape[2] - 1)
+    return sampled(pixels, shape, rows, columns)
 
 
 def erased(pixels: tf.Tensor, shape: tuple[int, ...], probability: float, seed: tf.Tensor) -> tf.Tensor:
@@ -82,15 +85,15 @@ def random_affine(augmentation: Augmentation, shape: tuple[int, ...], seed: tf.T
     return tf.stack([a, b, x - a * x - b * y + across, c, d, y - c * x - d * y + down, zero, zero], axis=1)
 
 
-def transformed(pixels: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-    """Apply projective transforms, bilinear, zero outside."""
+def transformed(pixels: tf.Tensor, transforms: tf.Tensor, fill_mode: str = "constant") -> tf.Tensor:
+    """Apply projective transforms, bilinear; outside zero (`constant`) or as the nearest pixel (`nearest`)."""
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=pixels,
         transforms=transforms,
         output_shape=pixels.shape[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+        fill_mode=fill_mode.upper(),
     )
 
 

@@ -1,5 +1,6 @@
 """Open a run, fit, log and save: once, for stages, trials and replicates."""
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.special import bdtrc
 
 from models import architecture
 from pipeline.core import atomic, baseline, config, provenance
+from pipeline.core.advice import advice
 from pipeline.core.command import Stopwatch
 from pipeline.core.config import NetworkConfig, Params
 from pipeline.core.dataset import TrainingData, load_training
@@ -22,6 +26,7 @@ from pipeline.train import stored
 from pipeline.train.monitor import Epoch, Monitor
 from pipeline.train.task import RUN, FitOutcome, FitSpec, FitTask, FittedModel
 
+ALPHA = 0.05  # the chance that a network that guesses is not reported
 EXAMPLE = 2  # training images that serve as the example of a model's input
 MAX_TITLE = 200  # characters; databases of MLflow hold 250
 
@@ -258,7 +263,22 @@ async def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> 
         log_model=True,
         others=[paths.training(other) for other in trainer.params.networks if other != name],
     )
-    await trainer.train(job)
+    outcome = await trainer.train(job)
+    if outcome and (reason := no_better_than_one_class(outcome.validation.accuracy, trainer.data.validation.labels)):
+        print(f"warning: {name}: {reason}; {advice(network)}", file=sys.stderr, flush=True)
+
+
+def no_better_than_one_class(accuracy: float, labels: np.ndarray) -> str | None:
+    """Compare an accuracy with that of answering the most frequent class; None if it is significantly better."""
+    share = float(np.bincount(labels).max() / len(labels))
+    right = round(accuracy * len(labels))
+    p = float(bdtrc(right - 1, len(labels), share)) if right else 1.0  # of as many right answers, or more
+    if p < ALPHA:
+        return None
+    return (
+        f"{accuracy:.2%} of {len(labels)} validation images, not significantly more than by answering one class "
+        f"({share:.2%}, p = {p:.2g})"
+    )
 
 
 def layer_table(layers: list[architecture.Traced]) -> pd.DataFrame:

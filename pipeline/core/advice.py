@@ -1,0 +1,13 @@
+"""Advice for a network that does not beat a simple baseline."""
+
+from pipeline.core.config import NetworkConfig
+
+
+def advice(network: NetworkConfig) -> str:
+    """List changes to try, given the training settings of the network."""
+    fit = network.fit
+    changes = [f"more epochs than {fit.epochs}"]
+    if not (fit.augmentation.active or fit.augmentation.mixes):
+        changes.append("augmentation: light or strong")
+    changes += ["global pooling or fewer units in the head", f"a learning rate other than {fit.learning_rate:g}"]
+    return f"try {', '.join(changes[:-1])}, or {changes[-1]}; see docs/training.md#small-datasets"
