@@ -1,198 +1,21 @@
-"""Architecture of a network: output shape, parameters, multiply-adds and receptive field of each layer.
+"""Architecture of a network: which layers it has, and their shapes, parameters, multiply-adds and receptive fields.
 
 `plan` alone decides which layers a specification has, and in which order; `models.cnn` maps each to a Keras layer of
-the same name. Shapes omit the batch: (height, width, channels) or (features,). TensorFlow is not needed.
+the same name. TensorFlow is not needed.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil, prod
+from math import ceil
 from typing import Any
 
-from models.spec import Activation, Block, Head, Initializer, Network, Padding, Pooling
+from models import layer_types as kinds
+from models.layer_types import Convolution, Layer, Shape, ShapeError
+from models.spec import Block, Head, Margins, Network, Normalization, Padding, pair
 
-Shape = tuple[int, ...]
 MOST_PARAMETERS = 10**9  # of a network: 4 GB, and three times as much to train it
-
-
-class ShapeError(ValueError):
-    """A layer's output would be empty, or the network too large; `key` is the place of the cause, `found` the value."""
-
-    def __init__(self, key: str, found: object, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-        self.found = found
-
-
-def output_size(size: int, window: int, stride: int, padding: Padding) -> int:
-    """Output size along one axis: floor((size - window) / stride) + 1 for `valid`, ceil(size / stride) for `same`."""
-    return -(-size // stride) if padding == "same" else (size - window) // stride + 1
-
-
-def fractional_size(size: int, ratio: float) -> int:
-    """Output size of fractional pooling along one axis: floor(size / ratio)."""
-    return int(size / ratio + 1e-9)  # 33 / 1.1 is 29.999999999999996
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer; `key` is its place in the network's specification."""
-
-    name: str
-    key: str
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
-    def parameters(self, shape: Shape) -> int:
-        """Number of weights, trainable or not, for an input of this shape."""
-        return 0
-
-    def non_trainable(self, shape: Shape) -> int:
-        return 0
-
-    def multiply_adds(self, shape: Shape) -> int:
-        """Multiply-adds of the kernels in the forward pass of one image: weights times positions.
-
-        Biases, pooling and normalisation are negligible and count as 0.
-        """
-        return 0
-
-    def window(self, size: int) -> tuple[int, Fraction]:
-        """Window and step along an axis of this size, in inputs."""
-        return 1, Fraction(1)
-
-
-@dataclass(frozen=True)
-class Convolution(Layer):
-    filters: int
-    kernel_size: int
-    stride: int
-    padding: Padding
-    activation: Activation
-    kernel_initializer: Initializer
-    separable: bool
-
-    def output_shape(self, shape: Shape) -> Shape:
-        limit = f"a kernel of at most {min(shape[:2])}, or padding: same"
-        return *_positions(shape, self.kernel_size, self.stride, self.padding, self.key, limit), self.filters
-
-    def parameters(self, shape: Shape) -> int:
-        return self._kernel(shape[-1]) + self.filters
-
-    def multiply_adds(self, shape: Shape) -> int:
-        height, width, _ = self.output_shape(shape)
-        return height * width * self._kernel(shape[-1])
-
-    def window(self, size: int) -> tuple[int, Fraction]:
-        return self.kernel_size, Fraction(self.stride)
-
-    def _kernel(self, channels: int) -> int:
-        """Number of weights without biases. Separable: one filter per channel, then a 1x1 convolution."""
-        if self.separable:
-            return channels * self.kernel_size**2 + channels * self.filters
-        return channels * self.kernel_size**2 * self.filters
-
-
-@dataclass(frozen=True)
-class Pool(Layer):
-    """Pooling by windows of one size."""
-
-    pooling: Pooling
-
-    def output_shape(self, shape: Shape) -> Shape:
-        pooling = self.pooling
-        limit = f"a window of at most {min(shape[:2])}, padding: same, or kind: none"
-        return *_positions(shape, pooling.window, pooling.step, pooling.padding, self.key, limit), shape[-1]
-
-    def parameters(self, shape: Shape) -> int:
-        return 1 if self.pooling.kind == "gem" else 0
-
-    def window(self, size: int) -> tuple[int, Fraction]:
-        blur = 2 if self.pooling.kind == "blur" else 0  # the filter [1, 2, 1] reaches one value further on either side
-        return self.pooling.window + blur, Fraction(self.pooling.step)
-
-
-@dataclass(frozen=True)
-class FractionalPool(Layer):
-    """Pooling by regions of different sizes."""
-
-    pooling: Pooling
-
-    def output_shape(self, shape: Shape) -> Shape:
-        height, width = (fractional_size(size, self.pooling.reduction) for size in shape[:2])
-        if min(height, width) < 1:
-            limit = f"a ratio of at most {min(shape[:2])}, or kind: none"
-            raise ShapeError(self.key, self.pooling.reduction, _too_large(shape, limit))
-        return height, width, shape[-1]
-
-    def window(self, size: int) -> tuple[int, Fraction]:
-        step = Fraction(size, fractional_size(size, self.pooling.reduction))
-        return ceil(step), step
-
-
-@dataclass(frozen=True)
-class Dropout(Layer):
-    rate: float
-
-
-@dataclass(frozen=True)
-class SpatialDropout(Dropout):
-    """Dropout of whole feature maps."""
-
-
-@dataclass(frozen=True)
-class BatchNormalization(Layer):
-    def parameters(self, shape: Shape) -> int:
-        return 4 * shape[-1]  # scale, offset, moving mean, moving variance
-
-    def non_trainable(self, shape: Shape) -> int:
-        return 2 * shape[-1]
-
-
-@dataclass(frozen=True)
-class Flatten(Layer):
-    def output_shape(self, shape: Shape) -> Shape:
-        return (prod(shape),)
-
-
-@dataclass(frozen=True)
-class GlobalPool(Layer):
-    kind: str
-    power: float
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (shape[-1],)
-
-    def parameters(self, shape: Shape) -> int:
-        return 1 if self.kind == "gem" else 0
-
-    def window(self, size: int) -> tuple[int, Fraction]:
-        return size, Fraction(size)
-
-
-@dataclass(frozen=True)
-class Dense(Layer):
-    units: int
-    activation: str
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (self.units,)
-
-    def parameters(self, shape: Shape) -> int:
-        return self.units * (shape[-1] + 1)
-
-    def multiply_adds(self, shape: Shape) -> int:
-        return self.units * shape[-1]
-
-    def window(self, size: int) -> tuple[int, Fraction]:
-        return size, Fraction(size)
-
-
-@dataclass(frozen=True)
-class Output(Dense):
-    """The last layer, always computed in float32."""
+IMAGE = "image"  # name of the input
 
 
 @dataclass(frozen=True)
@@ -208,11 +31,17 @@ class Traced:
 
 
 def plan(network: Network, image: Shape, classes: int) -> Iterator[Layer]:
-    """Yield the layers of a network for images of shape (height, width, channels), in order."""
-    channels = image[-1]
-    for index, block in enumerate(network.blocks):
+    """Yield the layers of a network for images of shape (height, width, channels), in order.
+
+    Raises:
+        ShapeError: a number of filters or groups does not fit the number of channels.
+    """
+    channels, entering = image[-1], IMAGE
+    for index, (block, name) in enumerate(zip(network.blocks, network.names, strict=True)):
+        for layer in _block(block, channels, entering, name, f"blocks.{index}"):
+            entering = layer.name
+            yield layer
         channels = block.filters[-1] if block.filters else channels
-        yield from _block(block, channels, f"block{index + 1}", f"blocks.{index}")
     yield from _head(network.head, classes)
 
 
@@ -220,25 +49,23 @@ def follow(network: Network, image: Shape, classes: int) -> Iterator[Traced]:
     """Yield each layer with its properties for images of shape (height, width, channels).
 
     Raises:
-        ShapeError: a layer's output would be empty, or the network too large; the layers before it have been yielded.
+        ShapeError: the layers do not fit each other, or the network is too large; those before have been yielded.
     """
     parameters = 0
-    shape, rows, columns = image, _Axis(image[0], image[0]), _Axis(image[1], image[1])
+    output = _Output(image, (_Axis(image[0], image[0]), _Axis(image[1], image[1])))
+    known = {IMAGE: output}
     for layer in plan(network, image, classes):
-        output, own = layer.output_shape(shape), layer.parameters(shape)
+        inputs = [known[name] for name in layer.inputs] or [output]
+        shape = inputs[0].shape
+        if isinstance(layer, kinds.Add) and (other := inputs[1].shape) != shape:
+            sizes = f"{shape[0]}x{shape[1]} instead of {other[0]}x{other[1]}"
+            raise ShapeError(layer.key, "true", f"the convolutions give {sizes} feature maps; allowed: padding: same")
+        own = layer.parameters(shape)
         if (parameters := parameters + own) > MOST_PARAMETERS:
             raise ShapeError(layer.key, f"{own:,} parameters", f"allowed: at most {MOST_PARAMETERS:,} in a network")
-        height, width = output[:2] if len(output) == 3 else (None, None)
-        rows, columns = rows.after(layer, height), columns.after(layer, width)
-        yield Traced(
-            layer,
-            output,
-            own,
-            layer.non_trainable(shape),
-            layer.multiply_adds(shape),
-            (rows.receptive_field, columns.receptive_field),
-        )
-        shape = output
+        output = known[layer.name] = _Output(made := layer.output_shape(shape), _axes(layer, inputs, made))
+        height, width = (axis.receptive_field for axis in output.axes)
+        yield Traced(layer, made, own, layer.non_trainable(shape), layer.multiply_adds(shape), (height, width))
 
 
 def trace(network: Network, image: Shape, classes: int) -> list[Traced]:
@@ -259,37 +86,156 @@ class _Axis:
     def receptive_field(self) -> int:
         return min(ceil(self.field), self.pixels)
 
-    def after(self, layer: Layer, positions: int | None) -> "_Axis":
+    def after(self, window: int, step: Fraction, positions: int | None) -> "_Axis":
         """`positions` is None if the output is a vector: it has one position or, flattened, all of them in turn."""
-        window, step = layer.window(self.positions)
         left = positions or int(self.positions / step)
         return _Axis(self.pixels, left, self.field + (window - 1) * self.jump, self.jump * step)
 
 
-def _block(block: Block, channels: int, name: str, key: str) -> Iterator[Layer]:
-    """Layers of a block; `channels` is its number of output channels."""
-    activations = _for_each(block.activation, block.filters)
-    initializers = _for_each(block.kernel_initializer, block.filters)
-    for number, (filters, activation, initializer) in enumerate(
-        zip(block.filters, activations, initializers, strict=True), start=1
-    ):
-        yield Convolution(
-            f"{name}_conv{number}",
-            f"{key}.kernel_size",
-            filters,
-            block.kernel_size,
-            1,
-            block.padding,
-            activation,
-            initializer,
-            block.convolution == "separable",
-        )
+@dataclass(frozen=True)
+class _Output:
+    """The output of a layer."""
+
+    shape: Shape
+    axes: tuple[_Axis, _Axis]
+
+
+def _axes(layer: Layer, inputs: list[_Output], shape: Shape) -> tuple[_Axis, _Axis]:
+    """The axes of a layer's output; where inputs come together, each position sees what any of them sees."""
+
+    def along(number: int) -> _Axis:
+        axis = inputs[0].axes[number]
+        axis = replace(axis, field=max(other.axes[number].field for other in inputs))
+        return axis.after(*layer.window(axis.positions, number), shape[number] if len(shape) == 3 else None)
+
+    return along(0), along(1)
+
+
+def _block(block: Block, channels: int, entering: str, name: str, key: str) -> Iterator[Layer]:
+    """Layers of a block, whose input is the output of the layer `entering`, with so many channels."""
+    for unit in range(block.repeat if block.filters else 0):
+        for layer in _unit(block, unit, (channels, entering), name, key):
+            entering = layer.name
+            yield layer
+        channels = block.filters[-1]
     yield from _pooling(block, channels, f"{name}_pool", f"{key}.pooling")
     if block.dropout:
-        kind = SpatialDropout if block.dropout_kind == "spatial" else Dropout
+        kind = kinds.SpatialDropout if block.dropout_kind == "spatial" else kinds.Dropout
         yield kind(f"{name}_dropout", f"{key}.dropout", block.dropout)
-    if block.batch_norm:
-        yield BatchNormalization(f"{name}_norm", f"{key}.batch_norm")
+    if not block.normalized:
+        place = f"{key}.batch_norm" if block.batch_norm else f"{key}.normalization"
+        yield from _norm(block.norm, channels, f"{name}_norm", place)
+
+
+def _unit(block: Block, unit: int, source: tuple[int, str], name: str, key: str) -> Iterator[Layer]:
+    """One repetition of a block's convolutions; `source` are the channels and the name of the layer before it."""
+    channels, entering = source
+    stride = pair(block.stride) if unit == 0 else (1, 1)
+    activations = _for_each(block.activation, block.filters)
+    initializers = _for_each(block.kernel_initializer, block.filters)
+    last = ""
+    for index, filters in enumerate(block.filters):
+        convolution = Convolution(
+            f"{name}_conv{unit * len(block.filters) + index + 1}",
+            f"{key}.kernel_size",
+            filters,
+            pair(block.kernel_size),
+            stride if index == 0 else (1, 1),
+            pair(block.dilation),
+            "same",
+            activations[index],
+            initializers[index],
+            block.convolution,
+            block.groups,
+            block.bias,
+        )
+        ends = block.residual and index == len(block.filters) - 1
+        for layer in _convolution(convolution, block, channels, block.padding, ends=ends):
+            last = layer.name
+            yield layer
+        channels = filters
+    if block.squeeze_excitation:
+        yield from _gate(last, channels, block.squeeze_excitation, f"{name}_gate{unit + 1}", key)
+        last = f"{name}_gate{unit + 1}"
+    if block.residual:
+        if source[0] != channels or stride != (1, 1):
+            shortcut = Convolution(
+                f"{name}_shortcut{unit + 1}",
+                f"{key}.residual",
+                channels,
+                (1, 1),
+                stride,
+                (1, 1),
+                "same",
+                "linear",
+                initializers[-1],
+                "standard",
+                1,
+                block.bias,
+                inputs=(entering,),
+            )
+            for layer in _normalized(shortcut, block):
+                entering = layer.name
+                yield layer
+        yield kinds.Add(f"{name}_add{unit + 1}", f"{key}.residual", inputs=(last, entering))
+        yield from _activation(f"{name}_add{unit + 1}", f"{key}.activation", activations[-1])
+
+
+def _convolution(
+    convolution: Convolution, block: Block, channels: int, padding: Margins, *, ends: bool = False
+) -> Iterator[Layer]:
+    """A convolution with its padding, normalisation and activation, which is left out where it `ends` a residual."""
+    name, key = convolution.name, convolution.key
+    _require_channels(convolution, channels)
+    if convolution.kind == "depthwise":
+        convolution = replace(convolution, multiplier=convolution.filters // channels)
+    yield from _zeros(name, key, padding)
+    convolution = replace(convolution, padding=_window_padding(padding))
+    if convolution.kind == "separable" and block.normalized:
+        yield from _normalized(
+            replace(convolution, name=f"{name}_depthwise", filters=channels, kind="depthwise"), block
+        )
+        convolution = replace(
+            convolution, kernel_size=(1, 1), stride=(1, 1), dilation=(1, 1), padding="same", kind="standard"
+        )
+    yield from _normalized(replace(convolution, activation="linear") if ends else convolution, block)
+
+
+def _normalized(convolution: Convolution, block: Block) -> Iterator[Layer]:
+    """A convolution, with its normalisation between it and its activation if it has one."""
+    if not block.normalized:
+        yield convolution
+        return
+    name, key = convolution.name, _block_key(convolution)
+    yield replace(convolution, activation="linear")
+    yield from _norm(block.norm, convolution.filters, f"{name}_norm", f"{key}.normalization")
+    yield from _activation(name, f"{key}.activation", convolution.activation)
+
+
+def _norm(norm: Normalization, channels: int, name: str, key: str) -> Iterator[Layer]:
+    match norm.kind:
+        case "batch":
+            yield kinds.BatchNormalization(name, key)
+        case "layer":
+            yield kinds.LayerNormalization(name, key)
+        case "group":
+            if channels % norm.number:
+                raise ShapeError(f"{key}.groups", norm.number, f"allowed: divisors of the {channels} channels")
+            yield kinds.GroupNormalization(name, key, norm.number)
+
+
+def _activation(name: str, key: str, activation: Any) -> Iterator[Layer]:
+    if activation != "linear":
+        yield kinds.Activate(f"{name}_activation", key, activation)
+
+
+def _gate(maps: str, channels: int, ratio: int, name: str, key: str) -> Iterator[Layer]:
+    """Squeeze-and-excitation of the output of the layer `maps`: Hu et al., arXiv:1709.01507."""
+    key = f"{key}.squeeze_excitation"
+    yield kinds.Squeeze(f"{name}_squeeze", key)
+    yield kinds.Excitation(f"{name}_dense1", key, max(1, channels // ratio), "relu")
+    yield kinds.Excitation(f"{name}_dense2", key, channels, "sigmoid")
+    yield kinds.Multiply(name, key, inputs=(maps, f"{name}_dense2"))
 
 
 def _pooling(block: Block, channels: int, name: str, key: str) -> Iterator[Layer]:
@@ -298,37 +244,68 @@ def _pooling(block: Block, channels: int, name: str, key: str) -> Iterator[Layer
         case "none":
             return
         case "strided":
-            yield Convolution(
+            convolution = Convolution(
                 name,
                 f"{key}.window",
                 channels,
-                pooling.window,
-                pooling.step,
-                pooling.padding,
+                pair(pooling.window),
+                pair(pooling.step),
+                (1, 1),
+                "same",
                 _last(block.activation),
                 _last(block.kernel_initializer),
-                block.convolution == "separable",
+                block.convolution,
+                block.groups,
+                block.bias,
             )
+            yield from _convolution(convolution, block, channels, pooling.padding)
         case "fractional_max":
-            yield FractionalPool(name, f"{key}.ratio", pooling)
+            yield kinds.FractionalPool(name, f"{key}.ratio", pooling)
         case _:
-            yield Pool(name, f"{key}.window", pooling)
+            yield from _zeros(name, f"{key}.padding", pooling.padding)
+            yield kinds.Pool(name, f"{key}.window", pooling, _window_padding(pooling.padding))
 
 
 def _head(head: Head, classes: int) -> Iterator[Layer]:
     if head.pooling == "flatten":
-        yield Flatten("head_flatten", "head.pooling")
+        yield kinds.Flatten("head_flatten", "head.pooling")
     else:
-        yield GlobalPool("head_pool", "head.pooling", head.pooling, head.power)
+        yield kinds.GlobalPool("head_pool", "head.pooling", head.pooling, head.power)
     if head.batch_norm:
-        yield BatchNormalization("head_norm", "head.batch_norm")
+        yield kinds.BatchNormalization("head_norm", "head.batch_norm")
     for number, units in enumerate(head.dense, start=1):
-        yield Dense(f"head_dense{number}", f"head.dense.{number - 1}", units, head.activation)
+        yield kinds.Dense(f"head_dense{number}", f"head.dense.{number - 1}", units, head.activation)
         if head.dropout:
-            yield Dropout(f"head_dropout{number}", "head.dropout", head.dropout)
+            yield kinds.Dropout(f"head_dropout{number}", "head.dropout", head.dropout)
     if head.dropout and not head.dense:
-        yield Dropout("head_dropout", "head.dropout", head.dropout)
-    yield Output("output", "head.output", classes, "softmax" if head.output == "softmax" else "linear")
+        yield kinds.Dropout("head_dropout", "head.dropout", head.dropout)
+    yield kinds.Output("output", "head.output", classes, "softmax" if head.output == "softmax" else "linear")
+
+
+def _block_key(layer: Layer) -> str:
+    return ".".join(layer.key.split(".")[:2])
+
+
+def _require_channels(convolution: Convolution, channels: int) -> None:
+    key = _block_key(convolution)
+    if channels % convolution.groups:
+        raise ShapeError(f"{key}.groups", convolution.groups, f"allowed: divisors of the {channels} channels")
+    if convolution.filters % convolution.groups:
+        message = f"allowed: divisors of the {convolution.filters} filters"
+        raise ShapeError(f"{key}.groups", convolution.groups, message)
+    if convolution.kind == "depthwise" and convolution.filters % channels:
+        message = f"a depthwise convolution; allowed: multiples of the {channels} channels"
+        raise ShapeError(f"{key}.filters", convolution.filters, message)
+
+
+def _zeros(name: str, key: str, padding: Margins) -> Iterator[Layer]:
+    """A layer that adds zeros, where the padding is a number or a pair."""
+    if not isinstance(padding, str) and pair(padding) != (0, 0):
+        yield kinds.ZeroPadding(f"{name}_zeros", key, pair(padding))
+
+
+def _window_padding(padding: Margins) -> Padding:
+    return padding if isinstance(padding, str) else "valid"
 
 
 def _for_each(value: Any, filters: tuple[int, ...]) -> tuple[Any, ...]:
@@ -337,14 +314,3 @@ def _for_each(value: Any, filters: tuple[int, ...]) -> tuple[Any, ...]:
 
 def _last(value: Any) -> Any:
     return value[-1] if isinstance(value, tuple) else value
-
-
-def _positions(shape: Shape, window: int, stride: int, padding: Padding, key: str, limit: str) -> tuple[int, int]:
-    height, width = (output_size(size, window, stride, padding) for size in shape[:2])
-    if min(height, width) < 1:
-        raise ShapeError(key, window, _too_large(shape, limit))
-    return height, width
-
-
-def _too_large(shape: Shape, limit: str) -> str:
-    return f"too large for {shape[0]}x{shape[1]} feature maps; allowed: {limit}"

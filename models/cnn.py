@@ -4,10 +4,12 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import singledispatch
+from typing import Any
 
 import keras
 
 from models import architecture, fast_layers, pooling
+from models import layer_types as kinds
 from models.spec import Network
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -33,9 +35,22 @@ def build(
         seed: of initial weights, dropout and random pooling; None: they differ between models.
     """
     plan, dtype = list(architecture.plan(network, image, classes)), POLICIES[precision]
-    made = _layers_to_train(plan, dtype) if to_train else (_keras_layer(layer, dtype) for layer in plan)
-    seeded = made if seed is None else _seeded(made, random.Random(seed))
-    return keras.Sequential([keras.Input(image, name="image"), *seeded], name="network")
+    plan = list(_relu_after_pooling(plan)) if to_train else plan
+    made = ((fast_layers.layer(layer, dtype) if to_train else None) or _keras_layer(layer, dtype) for layer in plan)
+    layers = list(made if seed is None else _seeded(made, random.Random(seed)))
+    start = keras.Input(image, name=architecture.IMAGE)
+    if any(layer.inputs for layer in plan):
+        return keras.Model(start, _connected(start, plan, layers), name="network")
+    return keras.Sequential([start, *layers], name="network")
+
+
+def _connected(image: Any, plan: Iterable[kinds.Layer], layers: Iterable[keras.Layer]) -> Any:
+    """The output of layers that take the outputs of others by name, or that of the layer before."""
+    known, values = {architecture.IMAGE: image}, image
+    for layer, made in zip(plan, layers, strict=True):
+        inputs = [known[name] for name in layer.inputs]
+        values = known[layer.name] = made(inputs if len(inputs) > 1 else inputs[0] if inputs else values)
+    return values
 
 
 def _seeded(layers: Iterable[keras.Layer], seeds: random.Random) -> Iterator[keras.Layer]:
@@ -49,85 +64,131 @@ def _seeded(layers: Iterable[keras.Layer], seeds: random.Random) -> Iterator[ker
         yield layer
 
 
-def _layers_to_train(plan: Iterable[architecture.Layer], dtype: str) -> Iterator[keras.Layer]:
-    """Layers for training. ReLU commutes with max pooling and is moved after it, to smaller feature maps."""
-    waiting = None
-    for layer in plan:
-        if waiting and isinstance(layer, architecture.Pool) and layer.pooling.kind == "max":
-            yield _keras_layer(replace(waiting, activation="linear"), dtype)
-            yield _keras_layer(layer, dtype)
-            yield keras.layers.Activation("relu", name=f"{waiting.name}_relu", dtype=dtype)
+def _relu_after_pooling(plan: Iterable[kinds.Layer]) -> Iterator[kinds.Layer]:
+    """The layers for training: ReLU commutes with max pooling and is moved after it, to smaller feature maps."""
+    waiting, moved = None, dict[str, str]()  # name of a pooling layer -> that of the ReLU behind it
+    for planned in plan:
+        layer = replace(planned, inputs=tuple(moved.get(name, name) for name in planned.inputs))
+        if waiting and isinstance(layer, kinds.Pool) and layer.pooling.kind == "max":
+            moved[layer.name] = f"{waiting.name}_relu"
+            yield replace(waiting, activation="linear")
+            yield layer
+            yield kinds.Activate(moved[layer.name], waiting.key, "relu")
             waiting = None
             continue
         if waiting:
-            yield _keras_layer(waiting, dtype)
-        waiting = layer if isinstance(layer, architecture.Convolution) and layer.activation == "relu" else None
-        if type(layer) is architecture.Dropout:
-            yield fast_layers.Dropout(layer.rate, name=layer.name, dtype=dtype)
-        elif isinstance(layer, architecture.BatchNormalization):
-            yield fast_layers.BatchNormalization(name=layer.name, dtype=dtype)
-        elif not waiting:
-            yield _keras_layer(layer, dtype)
+            yield waiting
+        waiting = layer if isinstance(layer, kinds.Convolution) and layer.activation == "relu" else None
+        if not waiting:
+            yield layer
 
 
 @singledispatch
-def _keras_layer(layer: architecture.Layer, dtype: str) -> keras.Layer:
+def _keras_layer(layer: kinds.Layer, dtype: str) -> keras.Layer:
     raise TypeError(f"no Keras layer for {type(layer).__name__}")
 
 
 @_keras_layer.register
-def _(layer: architecture.Convolution, dtype: str) -> keras.Layer:
-    common = {
-        "filters": layer.filters,
-        "kernel_size": layer.kernel_size,
-        "strides": layer.stride,
-        "padding": layer.padding,
-        "activation": layer.activation,
-        "name": layer.name,
-        "dtype": dtype,
-    }
-    if not layer.separable:
-        return keras.layers.Conv2D(kernel_initializer=layer.kernel_initializer, **common)
-    return keras.layers.SeparableConv2D(
-        depthwise_initializer=layer.kernel_initializer, pointwise_initializer=layer.kernel_initializer, **common
-    )
+def _(layer: kinds.ZeroPadding, dtype: str) -> keras.Layer:
+    return keras.layers.ZeroPadding2D(layer.margins, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.Pool | architecture.FractionalPool, dtype: str) -> keras.Layer:
+def _(layer: kinds.Convolution, dtype: str) -> keras.Layer:
+    common = {
+        "kernel_size": layer.kernel_size,
+        "strides": layer.stride,
+        "dilation_rate": layer.dilation,
+        "padding": layer.padding,
+        "activation": layer.activation,
+        "use_bias": layer.use_bias,
+        "name": layer.name,
+        "dtype": dtype,
+    }
+    initializer = layer.kernel_initializer
+    match layer.kind:
+        case "standard":
+            return keras.layers.Conv2D(layer.filters, groups=layer.groups, kernel_initializer=initializer, **common)
+        case "separable":
+            return keras.layers.SeparableConv2D(
+                layer.filters, depthwise_initializer=initializer, pointwise_initializer=initializer, **common
+            )
+        case "depthwise":
+            return keras.layers.DepthwiseConv2D(
+                depth_multiplier=layer.multiplier, depthwise_initializer=initializer, **common
+            )
+
+
+@_keras_layer.register
+def _(layer: kinds.Activate, dtype: str) -> keras.Layer:
+    return keras.layers.Activation(layer.activation, name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: kinds.Pool, dtype: str) -> keras.Layer:
+    return pooling.layer(layer.pooling, padding=layer.padding, name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: kinds.FractionalPool, dtype: str) -> keras.Layer:
     return pooling.layer(layer.pooling, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.GlobalPool, dtype: str) -> keras.Layer:
+def _(layer: kinds.GlobalPool, dtype: str) -> keras.Layer:
     return pooling.global_layer(layer.kind, layer.power, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.Dropout, dtype: str) -> keras.Layer:
+def _(layer: kinds.Dropout, dtype: str) -> keras.Layer:
     return keras.layers.Dropout(layer.rate, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.SpatialDropout, dtype: str) -> keras.Layer:
+def _(layer: kinds.SpatialDropout, dtype: str) -> keras.Layer:
     return keras.layers.SpatialDropout2D(layer.rate, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.BatchNormalization, dtype: str) -> keras.Layer:
+def _(layer: kinds.BatchNormalization, dtype: str) -> keras.Layer:
     return keras.layers.BatchNormalization(name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.Flatten, dtype: str) -> keras.Layer:
+def _(layer: kinds.LayerNormalization, dtype: str) -> keras.Layer:
+    return keras.layers.LayerNormalization(name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: kinds.GroupNormalization, dtype: str) -> keras.Layer:
+    return keras.layers.GroupNormalization(layer.groups, name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: kinds.Add, dtype: str) -> keras.Layer:
+    return keras.layers.Add(name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: kinds.Multiply, dtype: str) -> keras.Layer:
+    return keras.layers.Multiply(name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: kinds.Squeeze, dtype: str) -> keras.Layer:
+    return keras.layers.GlobalAveragePooling2D(keepdims=True, name=layer.name, dtype=dtype)
+
+
+@_keras_layer.register
+def _(layer: kinds.Flatten, dtype: str) -> keras.Layer:
     return keras.layers.Flatten(name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.Dense, dtype: str) -> keras.Layer:
+def _(layer: kinds.Linear, dtype: str) -> keras.Layer:
     return keras.layers.Dense(layer.units, activation=layer.activation, name=layer.name, dtype=dtype)
 
 
 @_keras_layer.register
-def _(layer: architecture.Output, dtype: str) -> keras.Layer:
+def _(layer: kinds.Output, dtype: str) -> keras.Layer:
     return keras.layers.Dense(layer.units, activation=layer.activation, name=layer.name, dtype="float32")

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from models import layer_types as kinds
+
 COARSE = 0.99  # dropout rate up to which 16 random bits do
 
 
@@ -42,3 +44,12 @@ class Dropout(keras.layers.Dropout):
         draws = tf.reshape(tf.reshape(tf.bitcast(draws, kind), (-1,))[:size], tf.shape(inputs))
         kept = draws >= tf.constant(min(round(self.rate * 2**bits), 2**bits - 1), kind)
         return tf.where(kept, inputs * tf.cast(1 / (1 - self.rate), inputs.dtype), tf.zeros((), inputs.dtype))
+
+
+def layer(planned: kinds.Layer, dtype: str) -> keras.Layer | None:
+    """Build the faster layer for a layer of an architecture; None: there is none."""
+    if type(planned) is kinds.Dropout:
+        return Dropout(planned.rate, name=planned.name, dtype=dtype)
+    if isinstance(planned, kinds.BatchNormalization):
+        return BatchNormalization(name=planned.name, dtype=dtype)
+    return None

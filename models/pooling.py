@@ -11,37 +11,39 @@ import keras
 import numpy as np
 from keras import ops
 
-from models.architecture import fractional_size, output_size
-from models.spec import LARGEST_P, POOLING_KEYS, Padding, Pooling
-
-EPSILON = 1e-6  # lower bound of the inputs of GeM pooling
-TINY = 1e-37  # replaces 0 in logarithms, whose gradient at 0 is infinite; just above the least normal float32
-EMPTY = 1e-30  # mean of the powers of a window without values above TINY; in others one share is 1
+from models import power_mean
+from models.layer_types import fractional_size, output_size
+from models.spec import POOLING_KEYS, Padding, Pair, Pooling, pair
 
 register = keras.saving.register_keras_serializable(package="convpipe")
 
 
 class Windowed(keras.layers.Layer):
-    """Base class: 2D pooling with square windows.
+    """Base class: 2D pooling by windows.
 
     Args:
-        pool_size: side of the windows.
-        strides: step between windows; None: `pool_size`.
+        pool_size: side of the windows, or height and width.
+        strides: step between windows, one or two as well; None: `pool_size`.
         padding: `valid` or `same`, as in Keras.
     """
 
     def __init__(
-        self, pool_size: int = 2, strides: int | None = None, padding: Padding = "valid", **kwargs: Any
+        self, pool_size: int | Pair = 2, strides: int | Pair | None = None, padding: Padding = "valid", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.pool_size = pool_size
-        self.strides = strides or pool_size
+        self.pool_size, self.strides = (
+            tuple(sides) if isinstance(sides, list) else sides for sides in (pool_size, strides or pool_size)
+        )
         self.padding: Padding = padding
+        self._window, self._step = pair(self.pool_size), pair(self.strides)
 
     def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         batch, height, width, channels = input_shape
-        sizes = (output_size(size, self.pool_size, self.strides, self.padding) for size in (height, width))
-        return batch, *_some_left(*sizes), channels
+        height, width = (
+            output_size(size, window, step, self.padding)
+            for size, window, step in zip((height, width), self._window, self._step, strict=True)
+        )
+        return batch, *_some_left(height, width), channels
 
     def average(self, values: Any) -> Any:
         """Mean of each window, padding excluded."""
@@ -50,35 +52,36 @@ class Windowed(keras.layers.Layer):
     def windows(self, values: Any) -> list[Any]:
         """One array (batch, height, width, channels) per place in a window: its value in every window, 0 as padding."""
         _, height, width, _ = values.shape
-        (rows, vertical), (columns, horizontal) = self._slices(height), self._slices(width)
+        (rows, vertical), (columns, horizontal) = self._slices(height, 0), self._slices(width, 1)
         values = ops.pad(values, ((0, 0), vertical, horizontal, (0, 0)))
         return [values[:, row, column] for row in rows for column in columns]
 
-    def _slices(self, size: int) -> tuple[list[slice], tuple[int, int]]:
+    def _slices(self, size: int, axis: int) -> tuple[list[slice], tuple[int, int]]:
         """Along one axis: a slice per place in a window, and the padding before and after."""
-        last = (output_size(size, self.pool_size, self.strides, self.padding) - 1) * self.strides
-        missing = max(last + self.pool_size - size, 0)  # an odd one is padded at the end, as in Keras
-        slices = [slice(offset, offset + last + 1, self.strides) for offset in range(self.pool_size)]
+        window, step = self._window[axis], self._step[axis]
+        last = (output_size(size, window, step, self.padding) - 1) * step
+        missing = max(last + window - size, 0)  # an odd one is padded at the end, as in Keras
+        slices = [slice(offset, offset + last + 1, step) for offset in range(window)]
         return slices, (missing // 2, missing - missing // 2)
 
     def power_mean(self, values: Any, p: Any) -> Any:
         """Power mean of each window of non-negative values, padding excluded."""
         _, height, width, _ = values.shape
-        (rows, vertical), (columns, horizontal) = self._slices(height), self._slices(width)
-        if self.strides == self.pool_size:  # windows do not overlap: the scale of a window is that of its values
-            scale = _scale(ops.max_pool(values, self.pool_size, self.strides, self.padding))
+        (rows, vertical), (columns, horizontal) = self._slices(height, 0), self._slices(width, 1)
+        if self._step == self._window:  # windows do not overlap: the scale of a window is that of its values
+            scale = power_mean.scale(ops.max_pool(values, self.pool_size, self.strides, self.padding))
             if self.padding == "valid":
-                values = values[:, : scale.shape[1] * self.strides, : scale.shape[2] * self.strides]
-            spread = ops.repeat(ops.repeat(scale, self.strides, axis=1), self.strides, axis=2)
+                values = values[:, : scale.shape[1] * self._step[0], : scale.shape[2] * self._step[1]]
+            spread = ops.repeat(ops.repeat(scale, self._step[0], axis=1), self._step[1], axis=2)
             _, height, width, _ = values.shape
             spread = spread[:, vertical[0] : vertical[0] + height, horizontal[0] : horizontal[0] + width]
-            return _root(self.average(_power(values / spread, p)), p, scale)
+            return power_mean.root(self.average(power_mean.power(values / spread, p)), p, scale)
         inside = np.pad(np.ones((height, width)), (vertical, horizontal))
         sizes = sum(inside[row, column] for row in rows for column in columns)
         windows = ops.stack(self.windows(values))
-        scale = _scale(ops.max(windows, axis=0))
-        total = ops.sum(_power(windows / scale, p), axis=0)
-        return _root(total / ops.cast(np.expand_dims(sizes, -1), total.dtype), p, scale)
+        scale = power_mean.scale(ops.max(windows, axis=0))
+        total = ops.sum(power_mean.power(windows / scale, p), axis=0)
+        return power_mean.root(total / ops.cast(np.expand_dims(sizes, -1), total.dtype), p, scale)
 
     def get_config(self) -> dict[str, Any]:
         own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
@@ -99,7 +102,7 @@ class LpPooling2D(Windowed):
         self.p = p
 
     def call(self, inputs: Any) -> Any:
-        return ops.cast(self.power_mean(ops.abs(_wide(inputs)), self.p), self.compute_dtype)
+        return ops.cast(self.power_mean(ops.abs(power_mean.wide(inputs)), self.p), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"p": self.p}
@@ -121,10 +124,10 @@ class GeMPooling2D(Windowed):
         self.initial_p = p
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        self.p = _learned_power(self)
+        self.p = power_mean.learned_power(self)
 
     def call(self, inputs: Any) -> Any:
-        return ops.cast(self.power_mean(_positive(inputs), _bounded(self.p)), self.compute_dtype)
+        return ops.cast(self.power_mean(power_mean.positive(inputs), power_mean.bounded(self.p)), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"p": self.initial_p}
@@ -139,12 +142,12 @@ class GlobalGeMPooling2D(keras.layers.Layer):
         self.initial_p = p
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        self.p = _learned_power(self)
+        self.p = power_mean.learned_power(self)
 
     def call(self, inputs: Any) -> Any:
-        values, p = _positive(inputs), _bounded(self.p)
-        scale = _scale(ops.max(values, axis=(1, 2), keepdims=True))
-        pooled = _root(ops.mean(_power(values / scale, p), axis=(1, 2), keepdims=True), p, scale)
+        values, p = power_mean.positive(inputs), power_mean.bounded(self.p)
+        scale = power_mean.scale(ops.max(values, axis=(1, 2), keepdims=True))
+        pooled = power_mean.root(ops.mean(power_mean.power(values / scale, p), axis=(1, 2), keepdims=True), p, scale)
         return ops.cast(ops.squeeze(pooled, axis=(1, 2)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -169,7 +172,7 @@ class StochasticPooling2D(Windowed):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        values = ops.relu(_wide(inputs))
+        values = ops.relu(power_mean.wide(inputs))
         pooled = self._drawn(values) if training else self._expected(values)
         return ops.cast(pooled, self.compute_dtype)
 
@@ -244,7 +247,7 @@ class MaxBlurPooling2D(Windowed):
 
     def call(self, inputs: Any) -> Any:
         values = ops.max_pool(inputs, self.pool_size, strides=1, padding=self.padding)
-        return ops.cast(self._blurred(self._blurred(_wide(values), 1), 2), self.compute_dtype)
+        return ops.cast(self._blurred(self._blurred(power_mean.wide(values), 1), 2), self.compute_dtype)
 
     def _blurred(self, values: Any, axis: int) -> Any:
         def part(start: int, stop: int, step: int = 1) -> Any:
@@ -255,7 +258,7 @@ class MaxBlurPooling2D(Windowed):
         values = ops.concatenate(
             [part(neighbour, neighbour + 1), values, part(size - 1 - neighbour, size - neighbour)], axis=axis
         )
-        left, centre, right = (part(offset, size + offset, self.strides) for offset in range(3))
+        left, centre, right = (part(offset, size + offset, self._step[axis - 1]) for offset in range(3))
         return (left + 2 * centre + right) / 4
 
 
@@ -287,11 +290,9 @@ GLOBAL_KINDS: dict[str, type[keras.layers.Layer]] = {
 
 
 def layer(pooling: Pooling, **kwargs: Any) -> keras.Layer:
-    """Build the layer of a specification; `kwargs` are arguments of every Keras layer: name, dtype."""
-    for key in POOLING_KEYS[pooling.kind]:
-        argument, attribute = ARGUMENTS[key]
-        kwargs[argument] = getattr(pooling, attribute)
-    return KINDS[pooling.kind](**kwargs)
+    """Build the layer of a specification; `kwargs` are other arguments, or take precedence: padding, name, dtype."""
+    own = {ARGUMENTS[key][0]: getattr(pooling, ARGUMENTS[key][1]) for key in POOLING_KEYS[pooling.kind]}
+    return KINDS[pooling.kind](**(own | kwargs))
 
 
 def global_layer(kind: str, power: float, **kwargs: Any) -> keras.Layer:
@@ -303,48 +304,3 @@ def _some_left(height: int, width: int) -> tuple[int, int]:
     if min(height, width) < 1:
         raise ValueError(f"the output size would be {height}x{width}: the window or ratio is too large for the input")
     return height, width
-
-
-def _wide(values: Any) -> Any:
-    """Cast to float32, unless the values are wider."""
-    return ops.cast(values, keras.backend.result_type(values.dtype, "float32"))
-
-
-def _positive(values: Any) -> Any:
-    wide = _wide(values)
-    return ops.where(wide < EPSILON, EPSILON, wide)  # not ops.maximum, which may drop NaN
-
-
-def _learned_power(layer: Any) -> Any:
-    # The constraint puts p back after every step: outside, its gradient is 0, and it would stay there.
-    return layer.add_weight(
-        name="p",
-        shape=(),
-        initializer=keras.initializers.Constant(layer.initial_p),
-        constraint=_bounded,
-        autocast=False,
-    )
-
-
-def _bounded(p: Any) -> Any:
-    return ops.clip(p, 1.0, LARGEST_P)
-
-
-# A power mean is scale * mean((values / scale)^p)^(1/p), with the maximum of each window as its scale: then no power of
-# all values of a window overflows or underflows. Where the maximum is 0 or infinite, 1 takes its place.
-
-
-def _scale(largest: Any) -> Any:
-    usable = ops.logical_and(largest > TINY, ops.isfinite(largest))
-    return ops.stop_gradient(ops.where(usable, largest, 1))
-
-
-def _power(shares: Any, p: Any) -> Any:
-    shares = ops.where(shares < TINY, TINY, shares)  # not ops.maximum, which may drop NaN
-    return ops.exp(p * ops.log(shares))  # ops.power takes three times as long if p is learned
-
-
-def _root(mean: Any, p: Any, scale: Any) -> Any:
-    """The root has an infinite gradient at 0, and most of a digit's image is 0; there the gradient is set to 0."""
-    empty = mean < EMPTY
-    return ops.where(empty, 0, scale * ops.exp(ops.log(ops.where(empty, 1, mean)) / p))

@@ -11,7 +11,7 @@ import pytest
 from keras.layers import Conv2D, Dense, Dropout, Flatten, MaxPooling2D
 from ruamel.yaml import YAML
 
-from models import architecture, cnn, pooling
+from models import architecture, cnn, layer_types, pooling
 from models.spec import Network, Pooling
 
 ROOT = Path(__file__).parents[1]
@@ -63,10 +63,10 @@ def test_3x3_window_has_3x3_positions_in_a_5x5_image() -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_output_size_formula(size: int, window: int, stride: int) -> None:
     """floor((size - K + 2P) / S) + 1, with P = 0 for `valid` and P = K // 2 for `same` with odd K."""
-    assert architecture.output_size(size, window, stride, "valid") == np.floor((size - window) / stride) + 1
+    assert layer_types.output_size(size, window, stride, "valid") == np.floor((size - window) / stride) + 1
     if window % 2:
         padded = size + 2 * (window // 2)
-        assert architecture.output_size(size, window, stride, "same") == np.floor((padded - window) / stride) + 1
+        assert layer_types.output_size(size, window, stride, "same") == np.floor((padded - window) / stride) + 1
 
 
 def test_max_pooling_equals_a_loop() -> None:
