@@ -4,6 +4,7 @@ Images are uint8 of shape (n, height, width, channels), classes are numbers.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,8 +13,9 @@ from scipy.stats import entropy
 
 from pipeline.core.dataset import Split
 from pipeline.core.explanations import Explanations, FeatureMaps, GradCam, NetworkExplanations
-from pipeline.runtime.saliency import CONVOLUTIONS, array, grad_cam, scaled
+from pipeline.runtime.saliency import CONVOLUTIONS, array, gives_maps, grad_cam, scaled
 
+HEAD = "head"  # begins the names of the layers after the blocks
 POOL = "_pool"  # ends the name of a block's pooling, whatever its kind
 GALLERY = 12  # images in a gallery
 EXPLAINED = 4  # images with right predictions that Grad-CAM explains, and as many with wrong ones
@@ -106,24 +108,24 @@ def first_filters(model: keras.Model) -> np.ndarray | None:
         return None
     if isinstance(first, keras.layers.SeparableConv2D):
         return np.moveaxis(array(first.depthwise_kernel), 2, 0)
+    if isinstance(first, keras.layers.DepthwiseConv2D):  # (height, width, channels, filters of a channel)
+        return np.moveaxis(array(first.kernel).reshape(*first.kernel.shape[:2], 1, -1), 3, 0)
     return np.moveaxis(array(first.kernel), 3, 0)
 
 
 def feature_maps(model: keras.Model, image: np.ndarray) -> tuple[FeatureMaps, ...]:
-    """For one image (height, width, channels): input and output of each block's pooling, or the output of the block's
-    last convolution where nothing is pooled."""
-    maps: dict[str, FeatureMaps] = {}
-    values = scaled(image[np.newaxis])
+    """For one image (height, width, channels): input and output of each block's pooling, or what the block's last
+    convolution, gate or sum gives where nothing is pooled."""
+    tensors: dict[str, list[Any]] = {}
     for layer in model.layers:
-        entering, values = values, layer(values, training=False)
-        if len(values.shape) != 4:
-            break
         block = layer.name.partition("_")[0]
-        if layer.name.endswith(POOL):
-            maps[block] = FeatureMaps(block, array(entering)[0], array(values)[0])
-        elif isinstance(layer, CONVOLUTIONS):
-            maps[block] = FeatureMaps(block, array(values)[0], None)
-    return tuple(maps.values())
+        if block != HEAD and layer.name.endswith(POOL):
+            tensors[block] = [layer.input, layer.output]
+        elif gives_maps(layer):
+            tensors[block] = [layer.output]
+    values = keras.Model(model.inputs, tensors)(scaled(image[np.newaxis]), training=False) if tensors else {}
+    maps = {block: [array(each)[0] for each in values[block]] for block in tensors}
+    return tuple(FeatureMaps(block, *arrays, *([None] if len(arrays) == 1 else [])) for block, arrays in maps.items())
 
 
 def _explained(model: keras.Model, images: np.ndarray, chosen: pd.DataFrame) -> GradCam | None:

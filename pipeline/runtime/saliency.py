@@ -1,6 +1,5 @@
 """Saliency: the evidence for a class at each position of an image."""
 
-from functools import reduce
 from typing import Any
 
 import keras
@@ -8,15 +7,18 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.DepthwiseConv2D)
+# What may follow a convolution before pooling: its activation, a gate, the sum of a residual block.
+FOLLOWING = (keras.layers.Activation, keras.layers.Multiply, keras.layers.Add)
 
 
 def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
-    """The evidence for a class at each position of the last convolution: float32 (n, height, width), at least 0.
+    """The evidence for a class at each position of the last feature maps: float32 (n, height, width), at least 0.
 
-    ReLU(sum_k alpha_k A_k), with A_k the feature maps of the last convolution and alpha_k the mean over the positions
-    of the derivative of the class's logit by A_k; brought to the size of the image by linear interpolation. Selvaraju
-    et al.: Grad-CAM: visual explanations from deep networks via gradient-based localization, arXiv 1610.02391.
+    ReLU(sum_k alpha_k A_k), with A_k the feature maps of the last convolution, or residual sum, behind its activation,
+    and alpha_k the mean over the positions of the derivative of the class's logit by A_k; brought to the size of the
+    image by linear interpolation. Selvaraju et al.: Grad-CAM: visual explanations from deep networks via gradient-based
+    localization, arXiv 1610.02391.
 
     Args:
         images: uint8, of shape (n, height, width, channels).
@@ -25,19 +27,23 @@ def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.
     Returns:
         None for a network without convolutions.
     """
-    convolutions = [number for number, layer in enumerate(model.layers) if isinstance(layer, CONVOLUTIONS)]
-    if not convolutions:
+    if not any(isinstance(layer, CONVOLUTIONS) for layer in model.layers):
         return None
-    until, output = convolutions[-1] + 1, model.layers[-1]
-    maps = _through(model.layers[:until], scaled(images))
+    last, output = [layer for layer in model.layers if gives_maps(layer)][-1], model.layers[-1]
+    inner = keras.Model(model.inputs, [last.output, output.input])
     with tf.GradientTape() as tape:
-        tape.watch(maps)
-        vector = ops.cast(_through(model.layers[until:-1], maps), "float32")
+        maps, vector = inner(scaled(images), training=False)
+        vector = ops.cast(vector, "float32")
         logits = ops.matmul(vector, output.kernel) + output.bias  # the layer itself may end in softmax
         chosen = ops.sum(logits * ops.one_hot(classes, logits.shape[-1]), axis=1)
     weights = ops.mean(ops.cast(tape.gradient(chosen, maps), "float32"), axis=(1, 2), keepdims=True)
     evidence = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True))
     return array(ops.image.resize(evidence, images.shape[1:3], interpolation="bilinear"))[..., 0]
+
+
+def gives_maps(layer: keras.Layer) -> bool:
+    """Return whether a layer is a convolution, or one of those between convolutions and pooling."""
+    return isinstance(layer, (*CONVOLUTIONS, *FOLLOWING)) and len(layer.output.shape) == 4
 
 
 def scaled(images: np.ndarray) -> Any:
@@ -48,7 +54,3 @@ def scaled(images: np.ndarray) -> Any:
 def array(values: Any) -> np.ndarray:
     """Convert a tensor of any precision to float32."""
     return ops.convert_to_numpy(ops.cast(values, "float32"))
-
-
-def _through(layers: list[keras.Layer], values: Any) -> Any:
-    return reduce(lambda entering, layer: layer(entering, training=False), layers, values)
