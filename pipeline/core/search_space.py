@@ -15,7 +15,7 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-from models.spec import DEFAULT_P, DEFAULT_RATIO, POOLING_KEYS, Block, Head, Pooling
+from models.spec import DEFAULT_GROUPS, DEFAULT_P, DEFAULT_RATIO, OF_CONVOLUTIONS, POOLING_KEYS, Block, Head, Pooling
 from pipeline.core.sections import LOSS_KEYS, SCHEDULE_KEYS, Fit, unused_keys
 
 Value = str | int | float | bool | None | list | dict
@@ -109,10 +109,16 @@ def inactive(block: Mapping[str, Any]) -> dict[str, Value]:
         defaults |= {f"{name}.pooling.{key}": BLOCK["pooling"][key] for key in unused}
         keys = [] if part["dropout"] else ["dropout_kind"]
         if not part["filters"]:
-            keys += ["kernel_size", "padding"]
+            keys += ["kernel_size", "padding", *OF_CONVOLUTIONS]
             # Strided pooling is a convolution with the settings of its block.
-            keys += [] if pooling == "strided" else ["convolution", "activation", "kernel_initializer"]
+            others = ["convolution", "activation", "kernel_initializer", "groups", "use_bias"]
+            keys += [] if pooling == "strided" else others
+        keys += [] if part["convolution"] == "standard" else ["groups"]
         defaults |= {f"{name}.{key}": BLOCK[key] for key in keys}
+        kind = "none" if part["batch_norm"] else part["normalization"]["kind"]
+        keys = (["kind"] if part["batch_norm"] else []) + (["place"] if kind == "none" else [])
+        keys += [] if kind == "group" else ["groups"]
+        defaults |= {f"{name}.normalization.{key}": BLOCK["normalization"][key] for key in keys}
     head = block["head"]
     keys = ([] if head["pooling"] == "gem" else ["p"]) + ([] if head["dense"] else ["activation"])
     fit = block["fit"]
@@ -141,6 +147,15 @@ def identity(block: Mapping[str, Any]) -> str:
         for key in POOLING_KEYS[part["pooling"]["kind"]]:
             place = ("blocks", index, "pooling", key)
             part["pooling"][key] = _number(_value(place, plain))
+        for key in ("kernel_size", "stride", "dilation", "padding"):
+            part[key] = _number(part[key])
+        if part.pop("batch_norm"):
+            part["normalization"] = BLOCK["normalization"] | {"kind": "batch"}
+        if part["normalization"]["kind"] == "group":
+            part["normalization"]["groups"] = part["normalization"]["groups"] or DEFAULT_GROUPS
+        if part["use_bias"] is None:
+            norm = part["normalization"]
+            part["use_bias"] = norm["kind"] == "none" or norm["place"] == "block"
     plain["head"]["p"] = _number(_value(("head", "p"), plain))
     return json.dumps(plain, sort_keys=True)
 
@@ -186,6 +201,9 @@ def _put(block: Any, name: str, value: Value) -> None:
 
 
 def _number(value: Value) -> Value:
+    """A number as a float; a pair of equal numbers as one of them."""
+    if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
+        value = value[0]
     return float(value) if isinstance(value, int) else value
 
 
@@ -234,6 +252,8 @@ def _value(path: Path, block: Any) -> Any:
         return value
     if path == ("head", "p"):
         return DEFAULT_P.get(place["pooling"])
+    if path[2:] == ("normalization", "groups"):
+        return DEFAULT_GROUPS
     if path[2:3] != ("pooling",):
         return None
     return {"p": DEFAULT_P.get(place["kind"]), "ratio": DEFAULT_RATIO, "stride": place["window"]}.get(path[-1])

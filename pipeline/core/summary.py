@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.spec import DEFAULT_P, POOLING_KEYS, Block, Head, Pooling
+from models.spec import DEFAULT_P, POOLING_KEYS, Block, Head, Normalization, Pooling
 from pipeline.core.config import NetworkConfig
 from pipeline.core.sections import Augmentation, Fit
 
 SEPARATOR = "·"  # between the levels of several blocks
 ABSENT = "-"  # the level of a block that does not have the factor
+SIDES = ("kernel_size", "stride", "dilation", "padding", "window")  # keys whose pairs are height x width
 NONE = ("0", "none", "no")  # levels of a block without dropout, pooling or batch normalisation
 Levels = Mapping[str, str]  # position (block 1, block 2, ..., head; "" for the whole network) -> level
 
@@ -54,7 +55,7 @@ def _levels(network: NetworkConfig) -> dict[str, Levels]:
     """The levels of every factor, as they are written in params.yaml."""
 
     def of_blocks(key: str) -> dict[str, str]:
-        return {f"block {number}": _text(getattr(block, key)) for number, block in enumerate(network.blocks, 1)}
+        return {f"block {number}": _side(getattr(block, key), key) for number, block in enumerate(network.blocks, 1)}
 
     def of_pooling(key: str) -> Levels:
         poolings = {f"block {number}": block.pooling for number, block in enumerate(network.blocks, 1)}
@@ -84,13 +85,13 @@ def _levels(network: NetworkConfig) -> dict[str, Levels]:
 
 def _of_pooling(pooling: Pooling, key: str) -> str:
     value = getattr(pooling, key) if key in ("kind", *POOLING_KEYS[pooling.kind]) else None
-    return "" if value is None else _text(value)
+    return "" if value is None else _side(value, key)
 
 
 def _pooling(pooling: Pooling) -> str:
     """The kind, with a window, stride or exponent other than the default."""
-    extras = [str(pooling.window)] if pooling.window != 2 and "window" in POOLING_KEYS[pooling.kind] else []
-    extras += [f"stride {pooling.stride}"] if pooling.stride else []
+    extras = [_side(pooling.window, "window")] if pooling.window != 2 and "window" in POOLING_KEYS[pooling.kind] else []
+    extras += [f"stride {_side(pooling.stride, 'stride')}"] if pooling.stride else []
     extras += [f"p {_text(pooling.p)}"] if pooling.p and pooling.p != DEFAULT_P[pooling.kind] else []
     return " ".join([pooling.kind, *extras])
 
@@ -100,6 +101,10 @@ def _joined(levels: Iterable[str]) -> str:
     return found[0] if len(set(found)) == 1 else SEPARATOR.join(level or ABSENT for level in found)
 
 
+def _side(value: Any, key: str) -> str:
+    return "x".join(map(str, value)) if key in SIDES and isinstance(value, tuple) else _text(value)
+
+
 def _text(value: Any) -> str:
     if value is None:
         return "none"
@@ -107,6 +112,9 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, Normalization):
+        extras = [str(value.number)] * (value.kind == "group") + ["per convolution"] * (value.place == "convolution")
+        return " ".join([value.kind, *extras])
     if isinstance(value, tuple):
         return "+".join(map(_text, value)) or "none"
     return str(value)

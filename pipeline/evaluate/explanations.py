@@ -4,7 +4,7 @@ Images are uint8 of shape (n, height, width, channels), classes are numbers.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.stats import entropy
 
 from pipeline.core.dataset import Split
 from pipeline.core.explanations import Explanations, FeatureMaps, GradCam, NetworkExplanations
-from pipeline.runtime.saliency import CONVOLUTIONS, array, gives_maps, grad_cam, scaled
+from pipeline.runtime.saliency import CONVOLUTIONS, array, gives_maps, grad_cam, outputs, scaled
 
 HEAD = "head"  # begins the names of the layers after the blocks
 POOL = "_pool"  # ends the name of a block's pooling, whatever its kind
@@ -116,16 +116,17 @@ def first_filters(model: keras.Model) -> np.ndarray | None:
 def feature_maps(model: keras.Model, image: np.ndarray) -> tuple[FeatureMaps, ...]:
     """For one image (height, width, channels): input and output of each block's pooling, or what the block's last
     convolution, gate or sum gives where nothing is pooled."""
-    tensors: dict[str, list[Any]] = {}
-    for layer in model.layers:
+    shown: dict[str, list[keras.Layer | None]] = {}
+    for before, layer in pairwise([None, *model.layers]):
         block = layer.name.partition("_")[0]
         if block != HEAD and layer.name.endswith(POOL):
-            tensors[block] = [layer.input, layer.output]
-        elif gives_maps(layer):
-            tensors[block] = [layer.output]
-    values = keras.Model(model.inputs, tensors)(scaled(image[np.newaxis]), training=False) if tensors else {}
-    maps = {block: [array(each)[0] for each in values[block]] for block in tensors}
-    return tuple(FeatureMaps(block, *arrays, *([None] if len(arrays) == 1 else [])) for block, arrays in maps.items())
+            shown[block] = [before, layer]
+        elif gives_maps(layer) and len(shown.get(block, ())) < 2:
+            shown[block] = [layer]
+    layers = [layer for chosen in shown.values() for layer in chosen]
+    values = iter(outputs(model, layers, scaled(image[np.newaxis])) if layers else [])
+    maps = {block: [array(next(values))[0] for _ in chosen] for block, chosen in shown.items()}
+    return tuple(FeatureMaps(block, each[0], each[1] if len(each) == 2 else None) for block, each in maps.items())
 
 
 def _explained(model: keras.Model, images: np.ndarray, chosen: pd.DataFrame) -> GradCam | None:

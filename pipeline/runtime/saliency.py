@@ -30,15 +30,28 @@ def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.
     if not any(isinstance(layer, CONVOLUTIONS) for layer in model.layers):
         return None
     last, output = [layer for layer in model.layers if gives_maps(layer)][-1], model.layers[-1]
-    inner = keras.Model(model.inputs, [last.output, output.input])
+    pixels = scaled(images)
     with tf.GradientTape() as tape:
-        maps, vector = inner(scaled(images), training=False)
+        tape.watch(pixels)
+        maps, vector = outputs(model, [last, model.layers[-2]], pixels)
         vector = ops.cast(vector, "float32")
         logits = ops.matmul(vector, output.kernel) + output.bias  # the layer itself may end in softmax
         chosen = ops.sum(logits * ops.one_hot(classes, logits.shape[-1]), axis=1)
     weights = ops.mean(ops.cast(tape.gradient(chosen, maps), "float32"), axis=(1, 2), keepdims=True)
     evidence = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True))
     return array(ops.image.resize(evidence, images.shape[1:3], interpolation="bilinear"))[..., 0]
+
+
+def outputs(model: keras.Model, layers: list[keras.Layer | None], images: Any) -> list[Any]:
+    """The outputs of some layers for a tensor of images; of None, the images."""
+    if not isinstance(model, keras.Sequential):
+        wanted = [layer.output if layer else model.inputs[0] for layer in layers]
+        return keras.Model(model.inputs, wanted)(images, training=False)
+    # Loaded ones: `layer.output` belongs to an unfinished form of the model, of which Keras builds several.
+    found, values = {None: images}, images
+    for layer in model.layers:
+        found[layer] = values = layer(values, training=False)
+    return [found[layer] for layer in layers]
 
 
 def gives_maps(layer: keras.Layer) -> bool:
