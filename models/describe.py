@@ -1,9 +1,11 @@
-"""Describe a network without training it:  python -m models.describe model_2 [--image 32x32x3]
+"""Describe a network without training it:  python -m models.describe model_2 [--image 32x32x3] [--draw]
 
-Prints a row per layer: output shape, parameters and multiply-adds per image (each with its share of the total), and the
-receptive field in pixels of the image. Warns of pooling that loses positions and of dense layers that hold nearly all
-parameters. Networks are read from params.yaml and models/gallery.yaml. Image size and number of classes default to
-those of the dataset in params.yaml.
+Refuses what the configuration refuses. Prints a row per layer: output shape, parameters and multiply-adds per image
+(each with its share of the total), and the receptive field in pixels of the image. Warns of pooling that loses
+positions and of dense layers that hold nearly all parameters. Networks are read from params.yaml and
+models/gallery.yaml. Image size and number of classes default to those of the dataset in params.yaml.
+
+With --draw, prints a Mermaid flowchart instead; with --override, the network as DVC's `-S` takes it.
 """
 
 import argparse
@@ -14,61 +16,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from models import architecture
+from models import architecture, drawing
+from models import layer_types as kinds
 from models.architecture import Shape, ShapeError, Traced
 from models.spec import Network
+from pipeline.core import config, yaml_file
+from pipeline.core.config import Params
+from pipeline.core.config_errors import listing
+from pipeline.core.errors import ConfigError
+from pipeline.core.paths import Paths
 
-PARAMS = Path("params.yaml")
-CATALOG = Path("data/catalog.yaml")
 GALLERY = Path(__file__).with_name("gallery.yaml")
 DENSE_SHARE = 0.8  # of the parameters; above it, the network is warned of
 
 
-class DescribeError(Exception):
-    """A network that cannot be described."""
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a YAML file that contains a mapping.
+def written(name: str, params: dict[str, Any], gallery: dict[str, Any]) -> Any:
+    """The named network as it is written in params.yaml or the gallery.
 
     Raises:
-        DescribeError: the file is missing or contains something else.
-    """
-    try:
-        content = YAML(typ="safe", pure=True).load(path)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise DescribeError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise DescribeError(f"{path}: found {type(content).__name__}; allowed: a mapping")
-    return content
-
-
-def network(name: str, params: dict[str, Any], gallery: dict[str, Any]) -> Network:
-    """Return the named network of params.yaml or the gallery, without its training settings.
-
-    Raises:
-        DescribeError: the network does not exist or is invalid.
+        ConfigError: there is no such network.
     """
     own = params.get("models")
     known = gallery | (own if isinstance(own, dict) else {})
     if name not in known:
-        raise DescribeError(f"models.{name}: there is no such network; allowed: {', '.join(known)}")
-    block = known[name]
-    if isinstance(block, dict):
-        block = {key: value for key, value in block.items() if key != "fit"}
-    try:
-        return Network.model_validate_json(json.dumps(block))
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, ('models', name, *problem['loc'])))}: {problem['msg']}" for problem in error.errors()
-        ]
-        raise DescribeError("; ".join(problems)) from None
+        raise ConfigError(f"models.{name}: there is no such network{listing(name, known)}")
+    return known[name]
+
+
+def alone(name: str, block: Any, params: dict[str, Any]) -> Params:
+    """The parameters with one network, so that the errors of others do not matter.
+
+    Raises:
+        ConfigError: the configuration would refuse them.
+    """
+    grid = {"base": name, "pooling": [], "dropout": []}
+    return config.parse(params | {"models": {name: block}, "grid": grid, "tune": None})
 
 
 def warnings(network: Network, traced: list[Traced], image: Shape, classes: int) -> Iterator[str]:
@@ -76,11 +61,11 @@ def warnings(network: Network, traced: list[Traced], image: Shape, classes: int)
     shape = image
     for row in traced:
         yield from _lost_positions(row, shape)
-        if isinstance(row.layer, architecture.Convolution) and row.layer.separable and shape[-1] == 1:
+        if isinstance(row.layer, kinds.Convolution) and row.layer.kind == "separable" and shape[-1] == 1:
             yield f"{row.layer.name}: a separable convolution of one channel has one kernel; outputs differ by a factor"
         shape = row.output_shape
     total = sum(row.parameters for row in traced)
-    dense = sum(row.parameters for row in traced if isinstance(row.layer, architecture.Dense))
+    dense = sum(row.parameters for row in traced if isinstance(row.layer, kinds.Dense))
     if network.head.pooling == "flatten" and network.blocks and dense >= DENSE_SHARE * total:
         head = network.head.model_copy(update={"pooling": "global_average"})
         alternative = architecture.trace(network.model_copy(update={"head": head}), image, classes)
@@ -93,22 +78,25 @@ def warnings(network: Network, traced: list[Traced], image: Shape, classes: int)
 
 def _lost_positions(row: Traced, shape: Shape) -> Iterator[str]:
     """Warn of positions of the input that no window covers; `shape` is that of the input."""
-    if isinstance(row.layer, architecture.Pool):
-        window, step, padding = row.layer.pooling.window, row.layer.pooling.step, row.layer.pooling.padding
-    elif isinstance(row.layer, architecture.Convolution):
-        window, step, padding = row.layer.kernel_size, row.layer.stride, row.layer.padding
+    if isinstance(row.layer, kinds.Pool):
+        windows, steps, padding = row.layer.windows, row.layer.step, row.layer.padding
+    elif isinstance(row.layer, kinds.Convolution):
+        windows, steps, padding = row.layer.span, row.layer.stride, row.layer.padding
     else:
         return
     sizes = shape[:2]
     prefix = f"{row.layer.name}: input {sizes[0]}x{sizes[1]}"
-    if max(sizes) == 1 and window > 1:
-        yield f"{prefix}: a window of {window} sees a single value"
+    if max(sizes) == 1 and max(windows) > 1:
+        yield f"{prefix}: a window of {_side(windows)} sees a single value"
         return
-    rows, columns = [(size - window) % step if padding == "valid" else 0 for size in sizes]
-    if step > 1 and (rows or columns):
+    axes = list(zip(sizes, windows, steps, strict=True))
+    rows, columns = [(size - window) % step if padding == "valid" else 0 for size, window, step in axes]
+    shortcut = row.layer.key.endswith(".residual")  # the convolutions beside it see the other positions
+    if max(steps) > 1 and (rows or columns) and not shortcut:
         yield f"{prefix}: the last {rows} rows and {columns} columns are in no window"
-    if step > window:
-        yield f"{prefix}: {step - window} of every {step} rows and columns lie between windows"
+    if any(step > window for _, window, step in axes) and not shortcut:
+        gap = max(step - window for _, window, step in axes)
+        yield f"{prefix}: {gap} of every {max(steps)} rows and columns lie between windows"
 
 
 def table(traced: list[Traced], image: Shape, total: str = "total") -> Table:
@@ -139,6 +127,10 @@ def _sizes(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
+def _side(sides: tuple[int, int]) -> str:
+    return str(sides[0]) if sides[0] == sides[1] else _sizes(sides)
+
+
 def _share(part: int, total: int) -> str:
     return f"{part / total:.1%}" if part else ""
 
@@ -151,31 +143,42 @@ def _image(text: str) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def describe(name: str, image: tuple[int, int, int] | None, classes: int | None) -> None:
-    """Print the table and the warnings.
+def describe(name: str, image: tuple[int, int, int] | None, classes: int | None, *, draw: bool = False) -> None:
+    """Print the table and the warnings, or the drawing.
 
     Raises:
-        DescribeError: the network or dataset does not exist, or a layer's output would be empty.
+        ConfigError: the network does not exist, or the configuration would refuse it.
     """
-    params = read(PARAMS)
-    described = network(name, params, read(GALLERY))
-    if image is None or classes is None:
-        datasets, dataset = read(CATALOG), (params.get("data") or {}).get("dataset")
-        if dataset not in datasets:
-            raise DescribeError(f"params.yaml: data.dataset: found {dataset}; allowed: {', '.join(datasets)}")
-        image = image or tuple(datasets[dataset]["image"])
-        classes = classes or len(datasets[dataset]["classes"])
-    traced, failure = [], None
-    try:
-        traced.extend(architecture.follow(described, image, classes))
-    except ShapeError as error:
-        failure = error
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(table(traced, image, "total up to here" if failure else "total"))
-    if failure:
-        raise DescribeError(f"models.{name}.{failure.key}: found {failure.found}; {failure}")
-    for warning in warnings(described, traced, image, classes):
-        console.print(f"warning: {warning}", soft_wrap=True)
+    paths = Paths(Path())
+    raw = yaml_file.read(paths.params)
+    raw = raw if isinstance(raw, dict) else {}
+    params = alone(name, written(name, raw, yaml_file.read(GALLERY)), raw)
+    described, datasets, dataset = params.models[name], config.load_catalog(paths), params.data.dataset
+    if entry := datasets.get(dataset):
+        image, names = image or entry.image, entry.classes[:classes] if classes else entry.classes
+        names = (*names, *(f"class {number}" for number in range(len(names), classes or 0)))
+        datasets = dict(datasets) | {dataset: entry.model_copy(update={"image": image, "classes": names})}
+        traced, failed = [], False
+        try:
+            traced.extend(architecture.follow(described, image, len(names)))
+        except ShapeError:
+            failed = True  # of which `check` tells
+        if draw and not failed:
+            print(drawing.mermaid(traced, image))
+            return
+        console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+        console.print(table(traced, image, "total up to here" if failed else "total"))
+        if not failed:
+            for warning in warnings(described, traced, image, len(names)):
+                console.print(f"warning: {warning}", soft_wrap=True)
+    config.check(params, datasets)
+
+
+def override(name: str) -> str:
+    """The network as a value of `dvc exp run -S '+models.NAME=VALUE'`."""
+    raw = yaml_file.read(Paths(Path()).params)
+    block = written(name, raw if isinstance(raw, dict) else {}, yaml_file.read(GALLERY))
+    return json.dumps(block, separators=(",", ":")).replace('"', "")
 
 
 def main() -> None:
@@ -183,10 +186,15 @@ def main() -> None:
     parser.add_argument("name", help="a network of params.yaml or models/gallery.yaml")
     parser.add_argument("--image", type=_image, metavar="HxWxC", help="size of the images, instead of the dataset's")
     parser.add_argument("--classes", type=int, help="number of classes, instead of the dataset's")
+    parser.add_argument("--draw", action="store_true", help="print a Mermaid flowchart")
+    parser.add_argument("--override", action="store_true", help="print the network as DVC's -S takes it")
     arguments = parser.parse_args()
     try:
-        describe(arguments.name, arguments.image, arguments.classes)
-    except DescribeError as error:
+        if arguments.override:
+            print(override(arguments.name))
+        else:
+            describe(arguments.name, arguments.image, arguments.classes, draw=arguments.draw)
+    except ConfigError as error:
         sys.exit(f"error: {error}")
 
 

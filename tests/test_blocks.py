@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 from pydantic import ValidationError
 
-from models import architecture, cnn, inference
+from models import architecture, cnn, inference, pooling
 from models.layer_types import ShapeError
 from models.spec import Network, Pooling
 from pipeline.deploy import litert
@@ -215,9 +215,8 @@ def test_signals_of_one_dimension_are_images_of_one_row():
         ]
     )
     random_weights(found)
-    reference.set_weights(
-        [weight.reshape(other.shape) for weight, other in zip(found.get_weights(), reference.weights)]
-    )
+    weights = zip(found.get_weights(), reference.weights, strict=True)
+    reference.set_weights([weight.reshape(other.shape) for weight, other in weights])
     signals = images((30, 2))
     np.testing.assert_allclose(found(signals[:, None]).numpy(), reference(signals).numpy(), rtol=1e-5)
 
@@ -229,7 +228,6 @@ def test_pooling_by_pairs_along_one_axis_equals_pooling_of_the_other(
     kind: str, window: list, stride: list | int | None, padding: str
 ):
     """Turned images have turned results, and where pairs have equal numbers they equal the numbers."""
-    from models import pooling
 
     def apply(x: np.ndarray, window: Any, stride: Any) -> np.ndarray:
         spec = Pooling.model_validate_json(json.dumps({"kind": kind, "window": window, "stride": stride}))

@@ -105,10 +105,26 @@ def load(paths: Paths) -> Params:
     Raises:
         ConfigError: one line for each error, with the full path of its key.
     """
-    raw = yaml_file.read(paths.params)
-    complete = _with_fit_defaults(raw)
-    params = validated(Params, complete, raw, paths.params.name)
-    datasets = load_catalog(paths)
+    params = parse(yaml_file.read(paths.params), paths.params.name)
+    check(params, load_catalog(paths))
+    return params
+
+
+def parse(raw: Any, file: str = "params.yaml") -> Params:
+    """Convert the content of params.yaml.
+
+    Raises:
+        ConfigError: one line for each key that is unknown, missing or has a value that it cannot have.
+    """
+    return validated(Params, _with_fit_defaults(raw), raw, file)
+
+
+def check(params: Params, datasets: Catalog) -> None:
+    """Check parameters against each other and against the catalogue.
+
+    Raises:
+        ConfigError: one line for each error, with the full path of its key.
+    """
     if params.data.dataset not in datasets:
         found = f"found {json.dumps(params.data.dataset)}{listing(params.data.dataset, datasets)}"
         raise ConfigError(f"params.yaml: data.dataset: {found}")
@@ -118,7 +134,6 @@ def load(paths: Paths) -> Params:
     errors = errors or (_space_errors(params, entry) if params.tune else [])
     if errors:
         raise ConfigError("\n".join(f"params.yaml: {error}" for error in errors))
-    return params
 
 
 def load_catalog(paths: Paths) -> Catalog:

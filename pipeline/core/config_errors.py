@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import typing
 from typing import Any, TypeVar
 
@@ -10,6 +11,24 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pipeline.core.errors import ConfigError
 
 T = TypeVar("T")
+# Names in other libraries and in publications, whose spelling is far from the names here.
+ALIASES = {
+    "swish": "silu",
+    "avg": "average",
+    "mean": "average",
+    "gap": "global_average",
+    "gmp": "global_max",
+    "bn": "batch",
+    "pointwise": "standard",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+    "xavier_normal": "glorot_normal",
+    "xavier_uniform": "glorot_uniform",
+    "pool_size": "window",
+    "units": "dense",
+    "skip": "residual",
+    "shortcut": "residual",
+}
 Key = tuple[Any, ...]  # the path in a file: names of keys and numbers of items
 
 
@@ -81,6 +100,10 @@ def _message(problem: Any, kind: Any, path: Key) -> str:
     message = problem["msg"]
     for words in ("Value error, ", "String ", "Input ", "should ", "be "):
         message = message.removeprefix(words)
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        expected = problem["ctx"]["expected"]
+        message = listing(problem["input"], re.findall("'([^']+)'", expected)).partition("; allowed: ")[0]
+        return f"found {json.dumps(problem['input'])}{message}; allowed: {expected}"
     found = json.dumps(problem["input"])
     shown = found if len(found) <= 60 else f"{found[:57]}..."
     return f"found {shown}; allowed: {message}" if problem["type"] != "value_error" else f"{message}: {shown}"
@@ -106,6 +129,7 @@ def _below(kind: Any, part: int | str) -> Any:
 def listing(word: str, allowed: typing.Iterable[str]) -> str:
     """The allowed words in place of an unknown one: "; did you mean ...?; allowed: ..."."""
     names = list(allowed)
-    close = difflib.get_close_matches(word, names, n=1)
+    alias = ALIASES.get(word.lower())
+    close = [alias] if alias in names else difflib.get_close_matches(word, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint}; allowed: {', '.join(names)}" if names else hint
