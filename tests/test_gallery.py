@@ -71,7 +71,7 @@ def mobilenet(width: float) -> dict:
     separable = {"convolution": "separable", "stride": 2}
     blocks = [block(32, 1, stride=2), block(64, 1, convolution="separable")]
     blocks += [block(filters, count, **separable) for filters, count in ((128, 2), (256, 2), (512, 6), (1024, 2))]
-    return {"blocks": blocks, "head": {"pooling": "global_average", "dropout": 0.001}}
+    return {"blocks": blocks, "head": {"pooling": "global_average"}}
 
 
 def resnet20() -> keras.Model:
@@ -98,7 +98,7 @@ def resnet20() -> keras.Model:
     ("block", "reference"),
     [
         (GALLERY["resnet20"], resnet20),
-        (mobilenet(0.25), lambda: keras.applications.MobileNet(SMALL, 0.25, weights=None, classes=10)),
+        (mobilenet(0.25), lambda: keras.applications.MobileNet(SMALL, 0.25, weights=None, classes=10, dropout=0.0)),
     ],
     ids=["resnet20", "mobilenet"],
 )
@@ -106,11 +106,12 @@ def test_networks_equal_those_of_keras(block: dict, reference: Any):
     built, expected = cnn.build(network(block), SMALL, 10), reference()
     assert built.count_params() == expected.count_params()
     draws = np.random.default_rng(1)
-    weights = {  # kernels as they begin; biases and the weights of normalisation differ from theirs
-        (layer.name, weight.name): weight.numpy() if len(weight.shape) > 1 else draws.uniform(0.2, 0.8, weight.shape)
-        for layer in built.layers
-        for weight in layer.weights
-    }
+
+    def value(weight: Any) -> np.ndarray:
+        """Kernels as they begin, others at random."""
+        return weight.numpy() if len(weight.shape) > 1 else draws.random(weight.shape)
+
+    weights = {(layer.name, weight.name): value(weight) for layer in built.layers for weight in layer.weights}
     for layer in built.layers:
         layer.set_weights([weights[layer.name, weight.name] for weight in layer.weights])
     if isinstance(built, keras.Sequential):  # names of its own, the same order
@@ -120,6 +121,6 @@ def test_networks_equal_those_of_keras(block: dict, reference: Any):
         for layer in expected.layers:
             layer.set_weights([weights[layer.name, weight.name] for weight in layer.weights])
     images = draws.random((4, *SMALL), dtype=np.float32)
-    found = built(images).numpy()
+    found = built(images, training=True).numpy()  # batch statistics keep the signal strong
     assert np.ptp(found, axis=0).max() > 1e-6
-    np.testing.assert_allclose(found, expected(images).numpy(), rtol=1e-4)
+    np.testing.assert_allclose(found, expected(images, training=True).numpy(), rtol=1e-3)
