@@ -80,6 +80,24 @@ def test_max_pooling_equals_a_loop() -> None:
         np.testing.assert_array_equal(on_one_channel(layer, image), expected)
 
 
+def test_convolution_moves_along_with_its_image_and_pooling_by_whole_steps_only():
+    """Translation equivariance; invariance would be equal feature maps of both images."""
+    image = np.zeros((12, 20), np.float32)
+    image[3:9, 4:10] = np.random.default_rng(4).random((6, 6))
+    convolution = keras.layers.Conv2D(1, 3, padding="same")
+    layers = [lambda x: on_one_channel(convolution, x), lambda x: on_one_channel(pooling.layer(Pooling()), x)]
+
+    def moved(x: np.ndarray, columns: int) -> np.ndarray:
+        return np.roll(x, columns, axis=1)
+
+    for shift in (1, 2, 3, 4):
+        convolved, pooled = (layer(moved(image, shift)) for layer in layers)
+        before, smaller = (layer(image) for layer in layers)
+        np.testing.assert_allclose(convolved, moved(before, shift), atol=1e-6)
+        assert np.array_equal(pooled, moved(smaller, shift // 2)) == (shift % 2 == 0)
+        assert not np.allclose(convolved, before, atol=0.1)  # equivariant, not invariant
+
+
 def test_relu_is_the_maximum_of_0_and_x() -> None:
     """ReLU as the activation of an identity convolution."""
     network = Network.model_validate_json('{"blocks": [{"filters": [1], "kernel_size": 1}]}')

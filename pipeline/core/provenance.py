@@ -15,7 +15,7 @@ from models.spec import Spec
 SHARED = ("models", "pipeline/core", "pipeline/runtime", "pipeline/train")
 # The code that the result of a fit or of a search follows from, as under `deps` of their stages in dvc.yaml.
 CODE = {"train": SHARED, "tune": (*SHARED, "pipeline/tune")}
-NO_EFFECT = {"models/describe.py"}  # as in .dvcignore
+NO_EFFECT = {"models/describe.py", "models/drawing.py"}  # as in .dvcignore
 SOURCES = ("models", "pipeline", "data/catalog.yaml", "dvc.yaml", "params.yaml")  # what a result follows from
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pydantic", "mlflow")
 
