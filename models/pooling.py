@@ -31,9 +31,8 @@ class Windowed(keras.layers.Layer):
         self, pool_size: int | Pair = 2, strides: int | Pair | None = None, padding: Padding = "valid", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.pool_size, self.strides = (
-            tuple(sides) if isinstance(sides, list) else sides for sides in (pool_size, strides or pool_size)
-        )
+        self.pool_size = pool_size
+        self.strides = strides or pool_size
         self.padding: Padding = padding
         self._window, self._step = pair(self.pool_size), pair(self.strides)
 

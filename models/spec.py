@@ -28,7 +28,10 @@ Power = Annotated[float, Field(ge=1, le=LARGEST_P)]
 
 def pair(value: int | Pair) -> Pair:
     """The values along height and width."""
-    return value if isinstance(value, tuple) else (value, value)
+    if isinstance(value, int):
+        return value, value
+    height, width = value
+    return height, width
 
 
 class Spec(BaseModel):

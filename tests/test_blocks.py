@@ -238,6 +238,9 @@ def test_pooling_by_pairs_along_one_axis_equals_pooling_of_the_other(
     expected = apply(x.swapaxes(1, 2), window[::-1], turned).swapaxes(1, 2)
     np.testing.assert_allclose(apply(x, window, stride), expected, rtol=1e-5)
     np.testing.assert_array_equal(apply(x, [2, 2], stride), apply(x, 2, stride))
+    spec = network({"filters": [4], "pooling": {"kind": kind, "window": window, "stride": stride, "padding": padding}})
+    copy = keras.Sequential.from_config(json.loads(json.dumps(cnn.build(spec, IMAGE, 3).get_config())))
+    assert copy(images()).shape == (5, 3)
 
 
 @pytest.mark.parametrize(

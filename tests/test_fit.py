@@ -89,6 +89,21 @@ def test_training_learns(validated: Project):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_a_residual_network_learns_with_one_replica_as_with_two(validated: Project):
+    blocks = [
+        {"filters": [4]},
+        {"filters": [8, 8], "residual": True, "repeat": 2, "stride": 2, "groups": 2, "squeeze_excitation": 2},
+    ]
+    block = network(validated, epochs=2).model_dump(mode="json") | {"blocks": blocks, "head": {"dense": [16]}}
+    data = dataset.load_training(validated.paths)
+    one, two = (fit(FitSpec(config.network_from(block), 7, "float32", replicas=count), data) for count in (1, 2))
+    assert one.history[1]["loss"] < one.history[0]["loss"]
+    for ours, theirs in zip(one.history, two.history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    expected = scores(predictor(one.model)(data.validation.images), data.validation.labels)
+    assert one.validation.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
 def test_ema_ends_with_averaged_weights(validated: Project):
     plain, averaged = fitted(validated), fitted(validated, {"ema": 0.99})
     assert [epoch["loss"] for epoch in plain.history] == [epoch["loss"] for epoch in averaged.history]

@@ -4,7 +4,6 @@ Images are uint8 of shape (n, height, width, channels), classes are numbers.
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 import keras
 import numpy as np
@@ -117,7 +116,7 @@ def feature_maps(model: keras.Model, image: np.ndarray) -> tuple[FeatureMaps, ..
     """For one image (height, width, channels): input and output of each block's pooling, or what the block's last
     convolution, gate or sum gives where nothing is pooled."""
     shown: dict[str, list[keras.Layer | None]] = {}
-    for before, layer in pairwise([None, *model.layers]):
+    for before, layer in zip([None, *model.layers], model.layers, strict=False):
         block = layer.name.partition("_")[0]
         if block != HEAD and layer.name.endswith(POOL):
             shown[block] = [before, layer]
