@@ -26,5 +26,7 @@ def test_advice_follows_the_settings(project: Project):
         config.network_from(NETWORK | {"fit": overlaid(common, changes)})
         for changes in ({"epochs": 15}, {"epochs": 60, "augmentation": "light"})
     )
-    assert advice(plain).startswith("try more epochs than 15, augmentation: light or strong, ")
-    assert advice(changed).startswith("try more epochs than 60, global pooling or fewer units in the head, ")
+    assert advice(plain).startswith("try more epochs than 15, a batch_size below 64, augmentation: light or strong, ")
+    assert advice(changed).startswith(
+        "try more epochs than 60, a batch_size below 64, global pooling or fewer units in the head, "
+    )

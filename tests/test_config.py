@@ -223,7 +223,7 @@ def test_augmentation_has_presets_that_a_network_can_override(project: Project):
     params = config.load(project.paths)
     first, second = (params.network(name).fit.augmentation for name in ("model_1", "model_2"))
     assert first == Augmentation(**PRESETS["light"])
-    assert second == Augmentation(**PRESETS["strong"] | own["augmentation"])
+    assert second == Augmentation.model_validate(PRESETS["strong"] | own["augmentation"])
     edited(project, TEXT[TEXT.index("  augmentation: ") : TEXT.index("# Each network is")], "  augmentation: lihgt\n")
     with pytest.raises(
         ConfigError, match=r"fit\.augmentation: there is no augmentation of this name; allowed: light, st"

@@ -1,5 +1,7 @@
 """Losses, weights of classes and the L2 penalty, against their definitions in NumPy."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -36,7 +38,8 @@ def test_losses_are_those_of_the_definitions(validated: Project, output: str):
 def test_balanced_weights_are_those_of_scikit_learn():
     labels = np.array([0, 0, 0, 0, 1, 2, 2])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    np.testing.assert_allclose(class_weights(settings(class_weight="balanced"), "abc", labels), expected, rtol=1e-6)
+    found: Any = class_weights(settings(class_weight="balanced"), "abc", labels)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
     named = settings(class_weight={"b": 3.0})
     np.testing.assert_array_equal(class_weights(named, "abc", labels), [1, 3, 1])
     assert class_weights(settings(), "abc", labels) is None

@@ -19,13 +19,14 @@ ONE_CYCLE = {0: 0.004, 2: 0.037167184270002526, 5: 0.1, 10: 0.07169430017913009,
 def settings(**changes: Any) -> Fit:
     """Training settings: four epochs at a rate of 0.1."""
     common: dict[str, Any] = {"epochs": 4, "batch_size": 8, "optimizer": "adam", "learning_rate": 0.1}
-    others = {"schedule": "constant", "early_stopping": None, "ema": None, "label_smoothing": 0.0}
-    return Fit(**common | others | {"augmentation": Augmentation()} | changes)
+    common |= {"schedule": "constant", "early_stopping": None, "ema": None, "label_smoothing": 0.0}
+    values: dict[str, Any] = common | {"augmentation": Augmentation()} | changes
+    return Fit(**values)
 
 
 def rates(steps: int = 5, **changes: Any) -> list[float]:
     """The learning rate of each step of four epochs."""
-    found = schedule(settings(**changes), steps)
+    found: Any = schedule(settings(**changes), steps)
     if isinstance(found, float):
         return [found] * 4 * steps
     return [float(keras.ops.convert_to_numpy(found(step))) for step in range(4 * steps)]

@@ -6,7 +6,7 @@ from pipeline.core.config import NetworkConfig
 def advice(network: NetworkConfig) -> str:
     """List changes to try, given the training settings of the network."""
     fit = network.fit
-    changes = [f"more epochs than {fit.epochs}"]
+    changes = [f"more epochs than {fit.epochs}", f"a batch_size below {fit.batch_size}"]
     if not (fit.augmentation.active or fit.augmentation.mixes):
         changes.append("augmentation: light or strong")
     changes += ["global pooling or fewer units in the head", f"a learning rate other than {fit.learning_rate:g}"]

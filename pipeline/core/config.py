@@ -170,9 +170,8 @@ def _with_fit_defaults(raw: Any) -> Any:
     if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict):
         return raw
     fit = raw.get("fit")
-    named = fit.get("augmentation") if isinstance(fit, dict) else None
-    if isinstance(named, str) and named in PRESETS:  # so that a network can override single values
-        fit = {**fit, "augmentation": PRESETS[named]}
+    if isinstance(fit, dict) and isinstance(name := fit.get("augmentation"), str):
+        fit = fit | {"augmentation": PRESETS.get(name, name)}  # a mapping, so that a network can override its values
     models = {
         name: model | {"fit": _merged(fit, model.get("fit", {}))} if isinstance(model, dict) else model
         for name, model in raw["models"].items()

@@ -115,6 +115,8 @@ def _text(value: Any) -> str:
     if isinstance(value, Normalization):
         extras = [str(value.number)] * (value.kind == "group") + ["per convolution"] * (value.place == "convolution")
         return " ".join([value.kind, *extras])
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
     if isinstance(value, tuple):
         return "+".join(map(_text, value)) or "none"
     return str(value)

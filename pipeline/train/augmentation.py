@@ -15,12 +15,13 @@ PROPORTION = 3.3  # most of height over width, and of width over height, of what
 NODES = 14  # of elastic distortions, along each axis: two per standard deviation of the filter
 
 
-def augmented(pixels: tf.Tensor, shape: tuple[int, ...], augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+def augmented(pixels: tf.Tensor, shape: tuple[int, ...], augmentation: Augmentation, seed: Any) -> tf.Tensor:
     """Augment a batch of `shape` (n, height, width, channels), each image with its own draws."""
     if augmentation.geometric:
         pixels = displaced(pixels, shape, augmentation, seed)
     if augmentation.flip:
-        mirrored = tf.random.stateless_uniform((shape[0], 1, 1, 1), tf.random.fold_in(seed, 4)) < 0.5
+        of_flips: Any = tf.random.fold_in(seed, 4)
+        mirrored = tf.random.stateless_uniform((shape[0], 1, 1, 1), of_flips) < 0.5
         pixels = tf.where(mirrored, tf.reverse(pixels, [2]), pixels)
     if augmentation.colored:
         pixels = jittered(pixels, augmentation, tf.random.fold_in(seed, 5))
@@ -43,7 +44,7 @@ def displaced(pixels: tf.Tensor, shape: tuple[int, ...], augmentation: Augmentat
     return sampled(pixels, shape, rows, columns)
 
 
-def erased(pixels: tf.Tensor, shape: tuple[int, ...], probability: float, seed: tf.Tensor) -> tf.Tensor:
+def erased(pixels: tf.Tensor, shape: tuple[int, ...], probability: float, seed: Any) -> tf.Tensor:
     """Replace the pixels of a random rectangle by noise, in a share of the images.
 
     Zhong et al.: Random Erasing Data Augmentation, 1708.04896, with the ranges of torchvision: the area is uniform, the
@@ -61,7 +62,8 @@ def erased(pixels: tf.Tensor, shape: tuple[int, ...], probability: float, seed: 
     row = tf.range(height, dtype=tf.float32)[None, :, None, None]
     column = tf.range(width, dtype=tf.float32)[None, None, :, None]
     inside = (row >= top) & (row < top + down) & (column >= left) & (column < left + across)
-    noise = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, 0))
+    of_noise: Any = tf.random.fold_in(seed, 0)
+    noise = tf.random.stateless_uniform(shape, of_noise)
     return tf.where(inside & (draws[4] < probability), noise, pixels)
 
 

@@ -1,11 +1,13 @@
 """Random changes of brightness, contrast, saturation and hue."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from pipeline.core.sections import Augmentation
 
 
-def jittered(pixels: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+def jittered(pixels: Any, augmentation: Augmentation, seed: Any) -> tf.Tensor:
     """Change the colours of images in [0, 1], each with its own draws, in the order of the names above.
 
     As TensorFlow's `tf.image.adjust_*`: brightness is added, contrast scales differences from each channel's mean,

@@ -66,7 +66,7 @@ def schedule(settings: Fit, steps: int) -> float | LearningRateSchedule:
 class WarmUp(LearningRateSchedule):
     """A schedule, or a constant rate, times a factor that rises linearly from 0 to 1 in the first steps."""
 
-    def __init__(self, schedule: float | LearningRateSchedule, steps: int) -> None:
+    def __init__(self, schedule: Any, steps: int) -> None:
         super().__init__()
         self._schedule = schedule
         self._steps = steps

@@ -84,10 +84,10 @@ class Replicated(keras.Model):
         self._loss_tracker.update_state(loss * devices, sample_weight=tf.shape(data[0])[0])
         return self.compute_metrics(*data[:2], tf.concat(outputs, 0), *data[2:])
 
-    def _gradients(self, tape: tf.GradientTape, loss: tf.Tensor, weights: list[tf.Tensor]) -> list[tf.Tensor]:
+    def _gradients(self, tape: tf.GradientTape, loss: tf.Tensor, weights: list[tf.Tensor]) -> list[Any]:
         """Gradients of the loss, clipped over all devices together: Keras would clip those of each device."""
         variables = [variable.value for variable in self.trainable_variables]
-        found = tape.gradient(loss, [*weights, *variables])  # the L2 penalty depends on the variables
+        found: Any = tape.gradient(loss, [*weights, *variables])  # the L2 penalty depends on the variables
         pairs = zip(found[: len(weights)], found[len(weights) :], strict=True)
         gradients = [own if penalty is None else own + penalty for own, penalty in pairs]
         context: Any = tf.distribute.get_replica_context()
