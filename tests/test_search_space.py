@@ -184,3 +184,29 @@ def test_paths_that_the_base_lacks_are_refused(base):
 def test_true_is_not_equal_to_one(base):
     with pytest.raises(SpaceError, match="does not include"):
         search_space.dimensions({"head": {"batch_norm": [1, 0]}}, base)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"kernel_size": [3, 3], "stride": [1, 1]}, {}),
+        ({"batch_norm": True}, {"normalization": {"kind": "batch", "groups": None, "place": "block"}}),
+        ({"use_bias": True}, {}),
+        ({"pooling": {"window": [2, 2], "stride": [2, 2]}}, {"pooling": {"window": 2}}),
+    ],
+)
+def test_a_network_written_in_two_ways_has_one_identity(base, one, other):
+    def identity(keys):
+        blocks = [{"filters": [4]} | keys]
+        return search_space.identity(config.network_from(base | {"blocks": blocks}).model_dump(mode="json"))
+
+    assert identity(one) == identity(other) != identity({"use_bias": False})
+
+
+def test_alternatives_of_pairs_are_lists_in_a_list(base):
+    [sides, strides] = search_space.dimensions(
+        {"blocks": [{"kernel_size": [3, [1, 5]], "stride": [1, 2]}, {}, {}]}, base
+    )
+    assert (sides.values, strides.values) == ((3, [1, 5]), (1, 2))
+    block = search_space.apply(base, {sides.name: [1, 5], strides.name: 2})
+    assert config.network_from(block).blocks[0].kernel_size == (1, 5)

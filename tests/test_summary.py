@@ -46,6 +46,11 @@ def test_the_summary_has_pooling_and_dropout_of_every_place():
         ({"blocks.0.pooling.window": 3}, "window 3 in block 1"),
         ({"fit.epochs": 3, "fit.ema": 0.99}, "epochs 3, ema 0.99"),
         ({"fit.augmentation.rotation": 10.0}, "augmentation rotation 10"),
+        ({"blocks.0.kernel_size": [3, 5]}, "kernel size 3x5 in block 1"),
+        (
+            {"blocks.0.normalization": {"kind": "group", "groups": 8, "place": "convolution"}},
+            "normalization group 8 per convolution",
+        ),
         ({"head.dense.0": 64, "head.batch_norm": False}, "head batch normalisation no, dense 64"),
     ],
 )
