@@ -4,9 +4,18 @@ Image -> blocks -> head -> one output per class. A block is its convolutions, th
 normalisation, each optional; the head turns the last feature maps into a vector and classifies it.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Activation = Literal["linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"]
 Initializer = Literal[
@@ -17,13 +26,32 @@ Pair = tuple[int, int]  # along the height, along the width
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Width = Annotated[int, Field(ge=1, le=65_536)]  # filters of a convolution, units of a dense layer
 Side = Annotated[int, Field(ge=1, le=64)]  # of a kernel or window, or a stride
-Sides = Side | tuple[Side, Side]  # one for both axes, or [height, width]
 Margin = Annotated[int, Field(ge=0, le=64)]
-Margins = Padding | Margin | tuple[Margin, Margin]  # numbers: rows and columns of zeros on each side
 LAYERS = Field(max_length=100)  # bound of the lists of a network
 Rate = Annotated[float, Field(ge=0, lt=1)]
 LARGEST_P = 16.0  # above, a power mean hardly differs from the maximum
 Power = Annotated[float, Field(ge=1, le=LARGEST_P)]
+
+
+def _or_else(allowed: str) -> WrapValidator:
+    """One error in place of those of every member of a union."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(tuple(value) if isinstance(value, list) else value)
+        except ValidationError:
+            raise PydanticCustomError("allowed", allowed) from None  # type: ignore[arg-type]
+
+    return WrapValidator(validate)
+
+
+# One for both axes, or [height, width].
+Sides = Annotated[Side | tuple[Side, Side], _or_else("1 to 64, or a pair [height, width] of such numbers")]
+# Numbers: rows and columns of zeros on each side.
+Margins = Annotated[
+    Padding | Margin | tuple[Margin, Margin],
+    _or_else("same, valid, 0 to 64 zeros on each side, or a pair [rows, columns] of such numbers"),
+]
 
 
 def pair(value: int | Pair) -> Pair:

@@ -30,7 +30,7 @@ BROKEN = [
     ("  batch_size: 64\n", "  batch_size: 64.5\n", "fit.batch_size: found 64.5; allowed: a valid integer"),
     ("learning_rate: 1.0e-3", "learning_rte: 1.0e-3", "fit.learning_rte: unknown key; did you mean learning_rate?"),
     ("learning_rate: 1.0e-3", "learning_rate: .nan", "fit.learning_rate: found NaN; allowed: a finite number"),
-    ("optimizer: adam ", "optimizer: adamm ", "fit.optimizer: found \"adamm\"; allowed: 'adam', 'adamw'"),
+    ("optimizer: adam ", "optimizer: adamm ", "fit.optimizer: found \"adamm\"; did you mean adam?; allowed: 'adam',"),
     ("  schedule: cosine", "  schedule: cosine\n  step_factor: 0.5", "fit: schedule cosine has no key step_factor; "),
     (
         " schedule: cosine",
@@ -52,7 +52,11 @@ BROKEN = [
     ("dropout: 0.3", "dropout: 1.5", "models.model_2.blocks.1.dropout: found 1.5; allowed: less than 1"),
     ("dropout: 0.3", "dropuot: 0.3", "models.model_2.blocks.1.dropuot: unknown key; did you mean dropout?"),
     ("[128, 128]", "[128, -1]", "models.model_2.blocks.2.filters.1: found -1; allowed: greater than or equal to 1"),
-    ("activation: linear", "activation: lineer", 'models.model_1.blocks.0.activation: found "lineer"; allowed: '),
+    (
+        "activation: linear",
+        "activation: lineer",
+        'blocks.0.activation: found "lineer"; did you mean linear?; allowed: ',
+    ),
     ("he_normal, ", "[he_normal, he_normal], ", "models.model_2.blocks.0: kernel_initializer has 2 values for 1"),
     (
         "{filters: [64], pooling: {kind: max}}",
@@ -90,7 +94,11 @@ BROKEN = [
     ("threads: 1", "threads: -1", "runtime.threads: found -1; allowed: greater than or equal to 0"),
     ("replicas: 1", "replicas: 0", "runtime.replicas: found 0; allowed: greater than or equal to 1"),
     ("replicas: 1", "replicas: 3", "runtime.replicas: found 3; allowed: a divisor of the batch size of model_1, 64"),
-    ("device: auto", "device: tpu", "runtime.device: found \"tpu\"; allowed: 'auto', 'cpu' or 'gpu'"),
+    (
+        "device: auto",
+        "device: tpu",
+        "runtime.device: found \"tpu\"; did you mean gpu?; allowed: 'auto', 'cpu'",
+    ),
     ("seed: 42", "seed: 0", "seed: found 0; allowed: greater than or equal to 1"),
     ("seed: 42", "seed: 42\nseed: 43", "found duplicate key"),
     ("seed: 42", "seed: [1,", "params.yaml: not readable as YAML"),
@@ -113,7 +121,7 @@ BROKEN = [
         "dense: [65536, 65536]",
         "found 4,295,032,832 parameters; allowed: at most 1,000,000,000 in a net",
     ),
-    ("[2, 3]", "[2, 1000000000]", "tune.space.blocks.pooling.window: found 1000000000; allowed: less than or equal to"),
+    ("[2, 3]", "[2, 1000000000]", "tune.space.blocks.pooling.window: found 1000000000; allowed: 1 to 64, or a pair"),
     ("filters: [32], act", f"filters: {[1] * 101}, act", "models.model_1.blocks.0.filters: found "),
     ("threads: 1", f"threads: {10**30}", "runtime.threads: found 1"),
     ("limit: null", f"limit: {10**30}", "data.limit: found 1"),

@@ -58,7 +58,9 @@ def _lines(error: ValidationError, kind: Any, value: Any, written: Any) -> list[
         # A value filled in from another place in the file is reported there.
         if _contains(written, path[:-1] if problem["type"] == "missing" else path):
             lines.setdefault(".".join(map(str, path)), []).append(_message(problem, kind, path))
-    return [": ".join(filter(None, (key, _joined(found)))) for key, found in lines.items()]
+    # A list with a wrong item is also reported as no single value, where both are allowed.
+    deepest = {key: found for key, found in lines.items() if not any(other.startswith(f"{key}.") for other in lines)}
+    return [": ".join(filter(None, (key, _joined(found)))) for key, found in deepest.items()]
 
 
 def described(error: ValidationError, kind: Any) -> str:
@@ -129,7 +131,7 @@ def _below(kind: Any, part: int | str) -> Any:
 def listing(word: str, allowed: typing.Iterable[str]) -> str:
     """The allowed words in place of an unknown one: "; did you mean ...?; allowed: ..."."""
     names = list(allowed)
-    alias = ALIASES.get(word.lower())
+    alias = ALIASES.get(word.lower(), word.lower())
     close = [alias] if alias in names else difflib.get_close_matches(word, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint}; allowed: {', '.join(names)}" if names else hint
