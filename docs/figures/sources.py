@@ -16,7 +16,7 @@ RECORD = Path("docs/images/sources.json")
 SOURCES = {
     "corruptions.png": ("data/validated", "docs/figures/corruptions.py", "pipeline/evaluate/corruptions.py"),
     "mlflow.png": ("results/metrics.json",),
-    "pooling.png": ("docs/figures/pooling.py", "models/pooling.py"),
+    "pooling.png": ("docs/figures/pooling.py", "models/pooling.py", "models/power_mean.py"),
     "report.png": ("results/report.html",),
     "validation.png": ("artifacts/validation",),
 }
