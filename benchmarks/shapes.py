@@ -41,14 +41,16 @@ CLASSES = ("circle", "cross", "square", "triangle")
 FINE = 4  # points along each side of a pixel, whose mean is the pixel
 SCORED = 2000  # further pictures
 LINEAR = "linear classifier"
-SMALL = {
-    "blocks": [
-        {"filters": [16], "batch_norm": True},
-        {"filters": [32], "batch_norm": True},
-        {"filters": [64], "batch_norm": True, "pooling": {"kind": "none"}},
-    ],
-    "head": {"pooling": "global_average"},
-}
+
+
+def small(**normalization: Any) -> dict[str, Any]:
+    """A network of three convolutions, with 16, 32 and 64 filters and normalization after each."""
+    blocks: list[dict[str, Any]] = [{"filters": [width], **normalization} for width in (16, 32, 64)]
+    blocks[-1]["pooling"] = {"kind": "none"}
+    return {"blocks": blocks, "head": {"pooling": "global_average"}}
+
+
+BATCH, GROUP = small(batch_norm=True), small(normalization={"kind": "group", "groups": 4})
 STEPS = {"epochs": 40, "batch_size": 16}
 LIGHT = STEPS | {"augmentation": "light"}
 # None: the network model_2 of params.yaml.
@@ -56,8 +58,11 @@ VARIANTS: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "default": (None, {}),
     "steps": (None, STEPS),
     "light": (None, LIGHT),
-    "small": (SMALL, {}),
-    "small_light": (SMALL, LIGHT),
+    "small": (BATCH, {}),
+    "small_light": (BATCH, LIGHT),
+    "group": (GROUP, {}),
+    "group_steps": (GROUP, STEPS),
+    "group_light": (GROUP, LIGHT),
 }
 
 

@@ -1,13 +1,20 @@
 """Advice for networks that do not beat a baseline."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 from scipy import stats
 
 from pipeline.core import config
 from pipeline.core.advice import advice
-from pipeline.train.train import no_better_than_one_class
+from pipeline.core.command import Stopwatch
+from pipeline.core.records import Scores
+from pipeline.engine import engine
+from pipeline.train.task import FitOutcome
+from pipeline.train.train import Trainer, no_better_than_one_class, train_network
 
-from .conftest import Project, overlaid
+from .conftest import Here, Project, overlaid
 from .test_fit import NETWORK
 
 
@@ -28,5 +35,22 @@ def test_advice_follows_the_settings(project: Project):
     )
     assert advice(plain).startswith("try more epochs than 15, a batch_size below 64, augmentation: light or strong, ")
     assert advice(changed).startswith(
-        "try more epochs than 60, a batch_size below 64, global pooling or fewer units in the head, "
+        "try more epochs than 60, a batch_size below 64, group instead of batch normalization, "
     )
+
+
+def test_training_warns_about_a_network_that_guesses(
+    validated: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    params = config.load(validated.paths)
+    trainer = Trainer.create("train", params, validated.paths, Here(params.runtime), Stopwatch())
+    for accuracy, warned in ((0.1, True), (0.9, False)):
+
+        async def train(*_: Any, accuracy: float = accuracy) -> FitOutcome:
+            return FitOutcome([], Scores(accuracy=accuracy, loss=2.3), None)
+
+        monkeypatch.setattr(Trainer, "train", train)
+        engine.complete(train_network("model_1", params.network("model_1"), trainer))
+        error = capsys.readouterr().err
+        assert error.startswith("warning: model_1: 10.00% of ") == warned
+        assert ("; try more epochs than" in error) == warned

@@ -110,7 +110,7 @@ def test_a_champion_that_does_not_beat_the_baselines_is_tagged_with_a_warning(tm
     better = replace(candidate(tmp_path, "worse", 0.8), unbeaten=None)  # beats them, but is not the best
     register(tmp_path, weak, better)
     expected = "not better than linear classifier (+0.50 pp, p = 0.21)"
-    warning = f"warning: weak: the best network is {expected} on the validation images"
+    warning = f"warning: weak: the best network is {expected} on the validation images; try more epochs than "
     assert warning in capsys.readouterr().err
     [version] = versions(tmp_path)
     assert (version.tags["model"], version.tags["convpipe.baselines"]) == ("weak", expected)

@@ -37,6 +37,19 @@ def test_training_settings_can_be_searched(base):
     assert found == [Range("fit.learning_rate", "fit.learning_rate", 0.001, 1e-4, 1e-2, None, log=True)]
 
 
+def test_keys_of_a_schedule_and_of_a_loss_are_inactive_with_others(base):
+    fit = {"schedule": ["cosine", "step"], "step_factor": [0.1, 0.5], "warmup_epochs": [0, 1]}
+    fit |= {"loss": ["cross_entropy", "focal"], "focal_gamma": [1.0, 2.0], "augmentation": {"mixup": [0.0, 0.2]}}
+    found = search_space.dimensions({"fit": fit}, base)
+    search_space.check(found, base, lambda block: config.network_from(block) and None)
+    values = {dimension.name: dimension.extremes[-1] for dimension in found}
+    changed = search_space.apply(base, values | {"fit.schedule": "cosine", "fit.loss": "cross_entropy"})["fit"]
+    assert (changed["step_factor"], changed["focal_gamma"]) == (0.1, 2.0)
+    assert (changed["warmup_epochs"], changed["augmentation"]["mixup"]) == (1, 0.2)
+    changed = search_space.apply(base, values | {"fit.focal_gamma": 1.0})["fit"]
+    assert (changed["step_factor"], changed["focal_gamma"]) == (0.5, 1.0)
+
+
 def test_apply_sets_values_and_leaves_the_base_unchanged(base):
     changed = search_space.apply(base, {"blocks.1.dropout": 0.1, "head.pooling": "global_max"})
     assert (changed["blocks"][1]["dropout"], changed["head"]["pooling"]) == (0.1, "global_max")

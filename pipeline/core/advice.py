@@ -9,5 +9,7 @@ def advice(network: NetworkConfig) -> str:
     changes = [f"more epochs than {fit.epochs}", f"a batch_size below {fit.batch_size}"]
     if not (fit.augmentation.active or fit.augmentation.mixes):
         changes.append("augmentation: light or strong")
+    if any(block.batch_norm or block.normalization.kind == "batch" for block in network.blocks):
+        changes.append("group instead of batch normalization")
     changes += ["global pooling or fewer units in the head", f"a learning rate other than {fit.learning_rate:g}"]
     return f"try {', '.join(changes[:-1])}, or {changes[-1]}; see docs/training.md#small-datasets"
