@@ -19,12 +19,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from models import architecture, drawing
+from models import architecture, describe_own, drawing
 from models import layer_types as kinds
 from models.architecture import Shape, ShapeError, Traced
 from models.spec import Network
 from pipeline.core import config, yaml_file
-from pipeline.core.config import Params
+from pipeline.core.config import OwnNetworkConfig, Params
 from pipeline.core.config_errors import listing
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Paths
@@ -147,13 +147,23 @@ def describe(name: str, image: tuple[int, int, int] | None, classes: int | None,
     """Print the table and the warnings, or the drawing.
 
     Raises:
-        ConfigError: the network does not exist, or the configuration would refuse it.
+        ConfigError: the network does not exist, or the configuration would refuse it, or the user's code fails.
     """
     paths = Paths(Path())
     raw = yaml_file.read(paths.params)
     raw = raw if isinstance(raw, dict) else {}
     params = alone(name, written(name, raw, yaml_file.read(GALLERY)), raw)
     described, datasets, dataset = params.models[name], config.load_catalog(paths), params.data.dataset
+    if isinstance(described, OwnNetworkConfig):
+        config.check(params, datasets, paths.own_networks)
+        entry = datasets[dataset]
+        size = image or entry.image
+        try:
+            rows = describe_own.layers(described, size, classes or len(entry.classes), described.freeze)
+        except Exception as error:  # of the user's code
+            raise ConfigError(f"models.{name}: {error}") from None
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(describe_own.table(rows, size))
+        return
     if entry := datasets.get(dataset):
         image, names = image or entry.image, entry.classes[:classes] if classes else entry.classes
         names = (*names, *(f"class {number}" for number in range(len(names), classes or 0)))
@@ -161,6 +171,7 @@ def describe(name: str, image: tuple[int, int, int] | None, classes: int | None,
         traced, failed = [], False
         try:
             traced.extend(architecture.follow(described, image, len(names)))
+            traced = described.trace(image, len(names))  # with frozen layers
         except ShapeError:
             failed = True  # of which `check` tells
         if draw and not failed:
@@ -171,7 +182,7 @@ def describe(name: str, image: tuple[int, int, int] | None, classes: int | None,
         if not failed:
             for warning in warnings(described, traced, image, len(names)):
                 console.print(f"warning: {warning}", soft_wrap=True)
-    config.check(params, datasets)
+    config.check(params, datasets, paths.own_networks)
 
 
 def override(name: str) -> str:

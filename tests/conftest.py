@@ -22,7 +22,7 @@ from pipeline.engine.engine import InProcess
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as commands set it, before a test imports TensorFlow
 
 ROOT = Path(__file__).parent.parent
-CODE = ("models", "pipeline", "data/catalog.yaml", "params.yaml")
+CODE = ("models", "own_networks", "pipeline", "data/catalog.yaml", "params.yaml")
 TOOLS = ("dvc.yaml", "MLproject", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore")
 yaml = YAML(typ="safe", pure=True)
 yaml.default_flow_style = False  # what DVC reads: libyaml refuses some values within brackets

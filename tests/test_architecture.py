@@ -5,6 +5,7 @@ import subprocess
 import sys
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.core import config
 from pipeline.core.paths import Paths
 
 ROOT = Path(__file__).parents[1]
-NETWORKS: dict[str, Network] = dict(config.load(Paths(ROOT)).models)
+NETWORKS: dict[str, Any] = dict(config.load(Paths(ROOT)).models)
 RANDOM = 300
 
 

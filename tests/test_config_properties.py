@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from models import architecture
 from pipeline.core import config, yaml_file
-from pipeline.core.config import TUNED, Params
+from pipeline.core.config import TUNED, NetworkConfig, Params
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Paths
 
@@ -166,6 +166,7 @@ def assert_usable(params: Params, paths: Paths) -> None:
     names = [name.lower() for name in (*params.models, TUNED)]
     assert len(set(names)) == len(names)
     for network in params.models.values():
+        assert isinstance(network, NetworkConfig)
         layers = architecture.trace(network, entry.image, len(entry.classes))
         assert sum(layer.parameters for layer in layers) <= architecture.MOST_PARAMETERS
     assert params.dimensions

@@ -133,7 +133,7 @@ def test_describe_refuses_what_the_configuration_refuses_in_the_same_words(
 def test_a_name_that_the_configuration_refuses_is_refused() -> None:
     params = describe.alone("con", {}, YAML_READER.load(ROOT / "params.yaml"))
     with pytest.raises(ConfigError, match=r"models\.con: Windows allows no file of this name"):
-        config.check(params, config.load_catalog(Paths(ROOT)))
+        config.check(params, config.load_catalog(Paths(ROOT)), None)
 
 
 def test_drawing_in_the_documentation_is_that_of_the_command() -> None:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.core import config, dataset
-from pipeline.core.config import NetworkConfig
+from pipeline.core.config import AnyNetwork
 from pipeline.core.errors import TrainingError
 from pipeline.runtime import saved_model
 from pipeline.runtime.predictor import predictor
@@ -27,7 +27,7 @@ from .conftest import ROOT, Project, overlaid
 NETWORK = {"blocks": [{"filters": [4], "dropout": 0.3, "batch_norm": True}], "head": {"dense": [16], "dropout": 0.3}}
 
 
-def network(project: Project, **fit: Any) -> NetworkConfig:
+def network(project: Project, **fit: Any) -> AnyNetwork:
     """A small network with the project's training settings, some of them changed."""
     common = project.params()["fit"]
     return config.network_from(NETWORK | {"fit": overlaid(common, {"epochs": 3} | fit)})

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.runtime import saved_model
 ROOT = Path(__file__).parents[1]
 IMAGE = (28, 28, 1)
 CLASSES = 10
-NETWORKS: dict[str, Network] = dict(config.load(Paths(ROOT)).models)
+NETWORKS: dict[str, Any] = dict(config.load(Paths(ROOT)).models)
 SEED = 7
 # Keras turns its variables into arrays by a protocol that NumPy 2 has extended.
 KERAS_VARIABLES = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from pipeline.core import config, search_space
-from pipeline.core.config import NetworkConfig
+from pipeline.core.config import AnyNetwork
 from pipeline.core.paths import Paths
 from pipeline.core.provenance import Origin
 from pipeline.core.records import Counts, Device, Scores, TrainingRecord
@@ -27,11 +27,11 @@ Accuracies = dict[str, list[float]]
 
 
 @pytest.fixture(scope="module")
-def base() -> NetworkConfig:
+def base() -> AnyNetwork:
     return config.load(Paths(ROOT)).models["model_2"]
 
 
-def record(name: str, network: NetworkConfig, base: str | None = None) -> TrainingRecord:
+def record(name: str, network: AnyNetwork, base: str | None = None) -> TrainingRecord:
     return TrainingRecord(
         name=name,
         network=network,
@@ -51,14 +51,14 @@ def record(name: str, network: NetworkConfig, base: str | None = None) -> Traini
     )
 
 
-def variant(base: NetworkConfig, pooling: str = "max", dropout: float = 0.2, **head: Any) -> NetworkConfig:
+def variant(base: AnyNetwork, pooling: str = "max", dropout: float = 0.2, **head: Any) -> AnyNetwork:
     changes: dict[str, Any] = {f"blocks.{block}.pooling.kind": pooling for block in range(3)}
     changes |= {f"blocks.{block}.dropout": dropout for block in (1, 2)} | {"head.dropout": dropout}
     changes |= {f"head.{key}": value for key, value in head.items()}
     return config.network_from(search_space.apply(base.model_dump(mode="json"), changes))
 
 
-def grid(base: NetworkConfig) -> Networks:
+def grid(base: AnyNetwork) -> Networks:
     """The first one is their base."""
     names = {(pooling, dropout): f"{pooling}-{dropout}" for pooling, dropout in product(POOLING, DROPOUT)}
     return {
@@ -123,7 +123,7 @@ def ranked(networks: Networks, accuracies: Accuracies, unbeaten: tuple[str, ...]
     return ranking.rank(networks, metrics, tables, IMAGES)
 
 
-def test_networks_are_ranked_by_their_mean_over_seeds(base: NetworkConfig):
+def test_networks_are_ranked_by_their_mean_over_seeds(base: AnyNetwork):
     networks = grid(base)
     networks["tuned"] = record("tuned", networks["lp-0.5"].network, "max-0.2")
     accuracies = noisy(networks, 5, average=-0.02)
@@ -149,7 +149,7 @@ def test_networks_are_ranked_by_their_mean_over_seeds(base: NetworkConfig):
     )
 
 
-def test_networks_with_the_predictions_of_the_best_are_best_too(base: NetworkConfig):
+def test_networks_with_the_predictions_of_the_best_are_best_too(base: AnyNetwork):
     networks = grid(base)
     names = list(networks)
     found = ranked(
@@ -168,7 +168,7 @@ def test_networks_with_the_predictions_of_the_best_are_best_too(base: NetworkCon
     assert tips.startswith(f"For {names[4]}, try more epochs than {base.fit.epochs}, a batch_size below ")
 
 
-def test_few_seeds_come_with_the_difference_that_they_can_show(base: NetworkConfig):
+def test_few_seeds_come_with_the_difference_that_they_can_show(base: AnyNetwork):
     networks = grid(base)
     found = ranked(networks, noisy(networks, 3), unbeaten=tuple(networks))
     half = float(((found.pairs["high"] - found.pairs["low"]) / 2).median())
@@ -178,7 +178,7 @@ def test_few_seeds_come_with_the_difference_that_they_can_show(base: NetworkConf
 
 
 @pytest.mark.parametrize("seeds", [1, 5])
-def test_pairs_are_in_the_order_of_the_ranks(base: NetworkConfig, seeds: int):
+def test_pairs_are_in_the_order_of_the_ranks(base: AnyNetwork, seeds: int):
     networks = grid(base)
     accuracies = noisy(networks, seeds, average=-0.01, lp=0.01)
     found, turned = (ranked(dict(each), {name: accuracies[name] for name, _ in each}) for each in _orders(networks))
@@ -198,7 +198,7 @@ def _orders(networks: Networks) -> list[list[tuple[str, TrainingRecord]]]:
     return [list(networks.items()), list(reversed(networks.items()))]
 
 
-def test_equal_scores_are_ranked_by_loss_and_differ_by_0(base: NetworkConfig):
+def test_equal_scores_are_ranked_by_loss_and_differ_by_0(base: AnyNetwork):
     networks = {name: record(name, variant(base, dropout=rate)) for name, rate in (("a", 0.2), ("b", 0.5))}
     seeds = {"a": [0.97, 0.98, 0.99, 0.94], "b": [0.94, 0.97, 0.99, 0.98]}
     found = ranked(networks, seeds)
@@ -211,7 +211,7 @@ def test_equal_scores_are_ranked_by_loss_and_differ_by_0(base: NetworkConfig):
     assert (turned["pair"].iloc[0], f"{turned['difference'].iloc[0]:+.2f}") == ("b - a", "+0.00")
 
 
-def test_a_single_network_has_no_pairs(base: NetworkConfig):
+def test_a_single_network_has_no_pairs(base: AnyNetwork):
     found = ranked({"alone": record("alone", base)}, {"alone": [0.9]})
     assert (found.headline, len(found.pairs)) == ("best: alone (90.00 %, one seed)", 0)
 
@@ -264,7 +264,7 @@ def effects_of(networks: Networks, accuracies: Accuracies) -> Analysis:
     return network_effects.analyze(networks, pd.DataFrame.from_dict(accuracies, orient="index"))
 
 
-def test_effects_of_a_grid_over_seeds_are_those_planted(base: NetworkConfig):
+def test_effects_of_a_grid_over_seeds_are_those_planted(base: AnyNetwork):
     networks = grid(base)
     found = effects_of(networks, noisy(networks, 3, average=-0.004, **{"0.5": 0.002}))
     effects = found.effects
@@ -279,7 +279,7 @@ def test_effects_of_a_grid_over_seeds_are_those_planted(base: NetworkConfig):
     assert found.scale.text(-0.004) == "-0.40 pp"
 
 
-def test_the_effect_between_two_networks_is_that_of_students_paired_test(base: NetworkConfig):
+def test_the_effect_between_two_networks_is_that_of_students_paired_test(base: AnyNetwork):
     networks = {
         name: record(name, variant(base, dropout=rate)) for name, rate in (("a", 0.2), ("b", 0.5), ("copy", 0.5))
     }
@@ -292,7 +292,7 @@ def test_the_effect_between_two_networks_is_that_of_students_paired_test(base: N
     assert (row["low"], row["high"], row["p"]) == pytest.approx((interval.low, interval.high, expected.pvalue))
 
 
-def test_factors_that_change_together_are_not_estimated(base: NetworkConfig):
+def test_factors_that_change_together_are_not_estimated(base: AnyNetwork):
     levels = [(kind, rate, rate == 0.5) for kind, rate in product(POOLING, DROPOUT)]
     networks = {f"{kind}-{rate}": record("", variant(base, kind, rate, batch_norm=norm)) for kind, rate, norm in levels}
     networks["model_1"] = record("", config.load(Paths(ROOT)).models["model_1"])
@@ -305,7 +305,7 @@ def test_factors_that_change_together_are_not_estimated(base: NetworkConfig):
     )
 
 
-def test_levels_that_occur_only_together_are_not_identifiable(base: NetworkConfig):
+def test_levels_that_occur_only_together_are_not_identifiable(base: AnyNetwork):
     levels = [("max", 0.2), ("max", 0.3), ("average", 0.5), ("average", 0.6), ("lp", 0.7), ("lp", 0.8)]
     networks = {f"{kind}-{rate}": record("", variant(base, kind, rate)) for kind, rate in levels}
     found = effects_of(networks, noisy(networks, 3))
@@ -325,7 +325,7 @@ def test_levels_that_occur_only_together_are_not_identifiable(base: NetworkConfi
         (1, 5, "Effects of single factors need two different networks or more."),
     ],
 )
-def test_a_reason_is_given_where_no_effect_is_identifiable(base: NetworkConfig, networks: int, seeds: int, reason: str):
+def test_a_reason_is_given_where_no_effect_is_identifiable(base: AnyNetwork, networks: int, seeds: int, reason: str):
     configured = {name: record(name, network) for name, network in config.load(Paths(ROOT)).models.items()}
     chosen = {1: {"model_2": configured["model_2"], "tuned": configured["model_2"]}, 2: configured, 6: grid(base)}[
         networks
@@ -336,7 +336,7 @@ def test_a_reason_is_given_where_no_effect_is_identifiable(base: NetworkConfig, 
     assert found.summary[0].startswith(reason)
 
 
-def test_the_suggested_variant_changes_a_network_of_the_configuration(base: NetworkConfig):
+def test_the_suggested_variant_changes_a_network_of_the_configuration(base: AnyNetwork):
     networks = grid(base)
     assert terminal.variant(networks, "lp-0.5") == "++models.max-0.2.blocks.0.pooling.kind=average"
     networks["alone"] = record("alone", variant(base, "average"))

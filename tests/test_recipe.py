@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from .conftest import ROOT, Project
 
 
 def test_recipe_has_no_more_parameters_than_model_2(project: Project):
-    network = config.load(recipe.project(project.root, 1, {}, {})).models["recipe"]
+    network: Any = config.load(recipe.project(project.root, 1, {}, {})).models["recipe"]
     assert sum(row.parameters for row in architecture.trace(network, (28, 28, 1), 10)) <= 840_586
 
 

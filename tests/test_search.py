@@ -206,7 +206,7 @@ def test_hyperband_runs_its_longer_rounds_when_the_space_is_exhausted(
 
 def test_every_trial_is_a_valid_network_with_short_decimals(params: Params, base: dict[str, Any], tmp_path: Path):
     for trial in searched(with_tuner(params, "random"), base, 7, tmp_path, loss):
-        network = config.network_from(search_space.apply(base, trial.values))
+        network: Any = config.network_from(search_space.apply(base, trial.values))
         assert all(str(block.dropout) == f"{block.dropout:.1f}" for block in network.blocks)
 
 

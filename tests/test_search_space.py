@@ -78,7 +78,7 @@ def test_values_for_several_kinds_of_pooling_can_be_listed_side_by_side(base):
 
 def test_a_window_that_the_new_kind_does_not_use_is_reset(base):
     base["blocks"][0]["pooling"]["window"] = 3
-    network = config.network_from(search_space.apply(base, {"blocks.0.pooling.kind": "fractional_max"}))
+    network: Any = config.network_from(search_space.apply(base, {"blocks.0.pooling.kind": "fractional_max"}))
     assert network.blocks[0].pooling.window == 2
     assert search_space.apply(base, {"blocks.0.pooling.kind": "average"})["blocks"][0]["pooling"]["window"] == 3
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +38,13 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def server(champion: Project) -> Iterator[str]:
+@contextmanager
+def serving(project: Project) -> Iterator[str]:
     """The address of a server of the champion, once it is ready."""
     address = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "pipeline.serve", "--port", address.rpartition(":")[2]]
     with (
-        subprocess.Popen(command, cwd=champion.root, env=champion.environment(), stdout=subprocess.DEVNULL) as process,
+        subprocess.Popen(command, cwd=project.root, env=project.environment(), stdout=subprocess.DEVNULL) as process,
         requests.Session() as session,
     ):
         session.mount(address, HTTPAdapter(max_retries=Retry(600, backoff_factor=0.2, backoff_max=0.2)))
@@ -53,6 +53,12 @@ def server(champion: Project) -> Iterator[str]:
             yield f"{address}/invocations"
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def server(champion: Project) -> Iterator[str]:
+    with serving(champion) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def test_grid_is_trained_as_the_networks_of_models_are():
     name = "${grid.base}-${key}"
     assert grid["cmd"] == f"python -m pipeline.train {name}"
     assert grid["outs"] == [str(Paths(Path()).training(name))]
-    assert grid["deps"] == train["deps"]
+    assert grid["deps"] == [name.replace("${key}", "${grid.base}") for name in train["deps"]]
     assert grid["params"] == [key.replace("${key}", "${grid.base}") for key in train["params"]]
 
 
@@ -135,7 +135,7 @@ def test_stages_read_and_write_where_the_code_does():
         if stage in STAGES
     }
     expected = {
-        "config": {paths.checked, paths.search_base},
+        "config": {paths.checked, paths.search_base, paths.network_files},
         "download": {paths.raw("${data.dataset}")},
         "validate": {paths.validated, paths.validation},
         "train": {paths.training("${key}")},
@@ -147,6 +147,8 @@ def test_stages_read_and_write_where_the_code_does():
     assert outs == {stage: set(map(str, places)) for stage, places in expected.items()}
     assert {Path(name).parent for name in written} == {paths.results}
     deps = {stage: names(definition["deps"]) for stage, definition in stage_definitions().items()}
+    assert str(paths.own_networks) in deps["config"]
+    assert str(paths.network_files / "${key}") in deps["train"]
     assert str(paths.checked) in deps["download"]  # so wrong parameters are refused before any other stage runs
     assert str(paths.raw("${data.dataset}")) in deps["validate"]
     for stage in ("train", "tune", "replicate"):

@@ -13,7 +13,7 @@ from pipeline.core.summary import differences, factors, summary
 from .conftest import ROOT
 
 PARAMS = config.load(Paths(ROOT))
-MODEL_2 = PARAMS.network("model_2")
+MODEL_2: Any = PARAMS.network("model_2")
 
 
 def test_the_summary_has_pooling_and_dropout_of_every_place():

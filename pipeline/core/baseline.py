@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 from pipeline.core import atomic, config, provenance, summary
-from pipeline.core.config import NetworkConfig
+from pipeline.core.config import AnyNetwork
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Paths
 
 
-def changes(paths: Paths, name: str, network: NetworkConfig) -> str:
+def changes(paths: Paths, name: str, network: AnyNetwork) -> str:
     """List the changes of a DVC experiment to a network of `models`: dropout 0.5.
 
     Returns "" outside of experiments, and if the commit that the experiment started from has no such network, or
@@ -27,7 +27,7 @@ def changes(paths: Paths, name: str, network: NetworkConfig) -> str:
                 return ""
             atomic.write_text(path, text)
         try:
-            models = config.load(before).models
+            models = config.load(before, own=False).models
         except ConfigError:
             return ""
     return summary.differences(network, models[name]) if name in models else ""

@@ -1,13 +1,18 @@
 """params.yaml as frozen typed objects; a mistake is refused with its key, the value found and the values allowed."""
 
+import fnmatch
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from models import architecture
+from models.architecture import Shape, ShapeError, Traced
+from models.own_code import CodeError, OwnNetwork
 from models.spec import Network, Spec
-from pipeline.core import search_space, yaml_file
+from pipeline.core import own_files, search_space, yaml_file
 from pipeline.core.catalog import Catalog, Entry
 from pipeline.core.config_errors import described, listing, validated
 from pipeline.core.errors import ConfigError
@@ -23,10 +28,64 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
 
-class NetworkConfig(Network):
-    """A network and its training settings."""
+def _weights(name: str) -> str:
+    if not name.endswith((".keras", ".h5")) or name != Path(name).name:
+        raise ValueError("not the name of a .keras, .weights.h5 or .h5 file in own_networks/")
+    return name
 
+
+class Trained(Spec):
+    """The training settings of a network.
+
+    Args:
+        weights: a file of own_networks/ with starting weights.
+        freeze: patterns of the names of layers that are not trained.
+    """
+
+    weights: Annotated[str, AfterValidator(_weights)] | None = None
+    freeze: tuple[str, ...] = ()
     fit: Fit
+
+
+class NetworkConfig(Trained, Network):
+    """A network of blocks and its training settings."""
+
+    @property
+    def output(self) -> str:
+        return self.head.output
+
+    def trace(self, image: Shape, classes: int) -> list[Traced]:
+        """The layers for images of shape (height, width, channels); frozen ones have no trainable parameters.
+
+        Raises:
+            ShapeError: a layer's output would be empty, or no layer matches a pattern of `freeze`.
+        """
+        rows = architecture.trace(self, image, classes)
+        names = [row.layer.name for row in rows if row.parameters]
+        for index, pattern in enumerate(self.freeze):
+            if not fnmatch.filter(names, pattern):
+                listed = f"matches no layer with weights; layers: {', '.join(names)}"
+                raise ShapeError(f"freeze.{index}", json.dumps(pattern), listed)
+        frozen = {name for pattern in self.freeze for name in fnmatch.filter(names, pattern)}
+        if frozen == set(names):
+            raise ShapeError("freeze", json.dumps(self.freeze), "nothing is left to train; remove a pattern")
+        return [replace(row, non_trainable=row.parameters) if row.layer.name in frozen else row for row in rows]
+
+
+class OwnNetworkConfig(Trained, OwnNetwork):
+    """A network of the user's own code and its training settings."""
+
+
+AnyNetwork = NetworkConfig | OwnNetworkConfig
+# By the key `builder`, so that errors are those of one kind of network.
+NetworkBlock = Annotated[
+    Annotated[NetworkConfig, Tag("of blocks")] | Annotated[OwnNetworkConfig, Tag("of own code")],
+    Discriminator(lambda block: "of own code" if _is_own(block) else "of blocks"),
+]
+
+
+def _is_own(block: Any) -> bool:
+    return isinstance(block, OwnNetwork) or (isinstance(block, dict) and "builder" in block)
 
 
 class Params(Spec):
@@ -36,13 +95,13 @@ class Params(Spec):
     data: Data
     validate_: Annotated[Validate, Field(alias="validate")]
     fit: Fit
-    models: Annotated[dict[Name, NetworkConfig], Field(min_length=1)]
+    models: Annotated[dict[Name, NetworkBlock], Field(min_length=1)]
     grid: Grid
     tune: Tune | None
     evaluate: Evaluate
     runtime: Runtime
 
-    def network(self, name: str) -> NetworkConfig:
+    def network(self, name: str) -> AnyNetwork:
         """The network of that name.
 
         Raises:
@@ -54,7 +113,7 @@ class Params(Spec):
         return known[name]
 
     @property
-    def networks(self) -> dict[str, NetworkConfig]:
+    def networks(self) -> dict[str, AnyNetwork]:
         """The networks to train: those of `models`, then those of the grid."""
         if not self.grid.pooling:
             return self.models
@@ -89,7 +148,7 @@ class Params(Spec):
         return self.tune
 
     @property
-    def base(self) -> NetworkConfig:
+    def base(self) -> AnyNetwork:
         """The base network of the search."""
         return self.network(self.search.base)
 
@@ -99,14 +158,17 @@ class Params(Spec):
         return search_space.dimensions(self.search.space, self.base.model_dump(mode="json"))
 
 
-def load(paths: Paths) -> Params:
+def load(paths: Paths, own: bool = True) -> Params:
     """Read params.yaml and check it, also against the catalogue.
+
+    Args:
+        own: whether to check the files in own_networks/ as well.
 
     Raises:
         ConfigError: one line for each error, with the full path of its key.
     """
     params = parse(yaml_file.read(paths.params), paths.params.name)
-    check(params, load_catalog(paths))
+    check(params, load_catalog(paths), paths.own_networks if own else None)
     return params
 
 
@@ -119,8 +181,8 @@ def parse(raw: Any, file: str = "params.yaml") -> Params:
     return validated(Params, _with_fit_defaults(raw), raw, file)
 
 
-def check(params: Params, datasets: Catalog) -> None:
-    """Check parameters against each other and against the catalogue.
+def check(params: Params, datasets: Catalog, folder: Path | None) -> None:
+    """Check parameters against each other, against the catalogue and, if a folder is given, its files.
 
     Raises:
         ConfigError: one line for each error, with the full path of its key.
@@ -130,8 +192,8 @@ def check(params: Params, datasets: Catalog) -> None:
         raise ConfigError(f"params.yaml: data.dataset: {found}")
     entry = datasets[params.data.dataset]
     errors = [*_name_errors(params), *_dataset_errors(params, datasets)]
-    errors = errors or _network_errors(params, entry)
-    errors = errors or (_space_errors(params, entry) if params.tune else [])
+    errors = errors or _network_errors(params, entry, folder)
+    errors = errors or (_space_errors(params, entry, folder) if params.tune else [])
     if errors:
         raise ConfigError("\n".join(f"params.yaml: {error}" for error in errors))
 
@@ -146,13 +208,13 @@ def load_catalog(paths: Paths) -> Catalog:
     return validated(Catalog, raw, raw, "data/catalog.yaml")
 
 
-def network_from(block: dict[str, Any]) -> NetworkConfig:
+def network_from(block: dict[str, Any]) -> AnyNetwork:
     """Build a network from its complete block of configuration.
 
     Raises:
         ValidationError: params.yaml could not hold this block.
     """
-    return NetworkConfig.model_validate_json(json.dumps(block))
+    return TypeAdapter(NetworkBlock).validate_json(json.dumps(block))
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -200,6 +262,8 @@ def _name_errors(params: Params) -> list[str]:
         same[plain] = name
     if params.grid.base not in params.models:
         errors.append(f"grid.base: found {json.dumps(params.grid.base)}{listing(params.grid.base, params.models)}")
+    elif params.grid.pooling and not isinstance(params.models[params.grid.base], NetworkConfig):
+        errors.append(f"grid.base: found {json.dumps(params.grid.base)}, which has no blocks; allowed: one that has")
     elif taken := [name for name in params.grid.names if name.lower() in same]:
         errors.append(f"grid: a network of `models` is named {same[taken[0].lower()]}; rename it")
     elif params.tune and params.tune.base not in (known := params.networks):
@@ -215,7 +279,15 @@ def _dataset_errors(params: Params, datasets: Catalog) -> list[str]:
     return [f"evaluate.robustness.out_of_distribution_dataset: found {json.dumps(name)}{listing(name, alike)}, or null"]
 
 
-def _network_errors(params: Params, entry: Entry) -> list[str]:
+def _require(network: AnyNetwork, entry: Entry, folder: Path | None) -> None:
+    """Check a network against the dataset and, in a folder, its own files."""
+    if folder:
+        own_files.require(network, folder)
+    if isinstance(network, NetworkConfig):
+        network.trace(entry.image, len(entry.classes))
+
+
+def _network_errors(params: Params, entry: Entry, folder: Path | None) -> list[str]:
     errors, count = [], params.runtime.replicas
     for name, model in params.networks.items():
         if (size := model.fit.batch_size) % count:
@@ -223,8 +295,8 @@ def _network_errors(params: Params, entry: Entry) -> list[str]:
         if name in params.models:
             errors += [f"models.{name}.fit.{error}" for error in _fit_errors(model.fit, entry)]
         try:
-            architecture.trace(model, entry.image, len(entry.classes))
-        except architecture.ShapeError as error:
+            _require(model, entry, folder)
+        except (ShapeError, CodeError) as error:
             place = f"models.{name}.{error.key}" if name in params.models else f"grid: {name}: {error.key}"
             errors.append(f"{place}: found {error.found}; {error}")
     return errors
@@ -244,18 +316,18 @@ def _fit_errors(fit: Fit, entry: Entry) -> list[str]:
     return errors + [f"class_weight.{name}: there is no such class{listing(name, entry.classes)}" for name in unknown]
 
 
-def _space_errors(params: Params, entry: Entry) -> list[str]:
+def _space_errors(params: Params, entry: Entry, folder: Path | None) -> list[str]:
     def problem(block: dict[str, Any]) -> str | None:
         try:
             network = network_from(block)
-            architecture.trace(network, entry.image, len(entry.classes))
+            _require(network, entry, folder)
             if network.fit.batch_size % (count := params.runtime.replicas):
                 return f"allowed: multiples of runtime.replicas, {count}"
             if found := _fit_errors(network.fit, entry):
                 return found[0].partition(": ")[2]
         except ValidationError as error:
-            return described(error, NetworkConfig)
-        except architecture.ShapeError as error:
+            return described(error, NetworkBlock)
+        except (ShapeError, CodeError) as error:
             return str(error)
         return None
 

@@ -6,7 +6,7 @@ import re
 import typing
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
 
 from pipeline.core.errors import ConfigError
 
@@ -98,7 +98,7 @@ def _message(problem: Any, kind: Any, path: Key) -> str:
     if problem["type"] == "missing":
         return "is missing"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key{listing(str(path[-1]), _keys(kind, path[:-1]))}"
+        return f"unknown key{listing(str(path[-1]), _keys(kind, problem['loc'][:-1]))}"
     message = problem["msg"]
     for words in ("Value error, ", "String ", "Input ", "should ", "be "):
         message = message.removeprefix(words)
@@ -111,9 +111,9 @@ def _message(problem: Any, kind: Any, path: Key) -> str:
     return f"found {shown}; allowed: {message}" if problem["type"] != "value_error" else f"{message}: {shown}"
 
 
-def _keys(kind: Any, path: Key) -> list[str]:
-    """The keys that the types allow at a path."""
-    for part in path:
+def _keys(kind: Any, location: Key) -> list[str]:
+    """The keys that the types allow at pydantic's location."""
+    for part in location:
         kind = _below(kind, part)
     for candidate in [kind, *typing.get_args(kind)]:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
@@ -125,6 +125,9 @@ def _below(kind: Any, part: int | str) -> Any:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return next((f.annotation for n, f in kind.model_fields.items() if part in (n, f.alias)), None)
     arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Annotated:  # a union with tags
+        members = map(typing.get_args, typing.get_args(arguments[0]))
+        return next((member for member, tag in members if tag == Tag(str(part))), None)
     return arguments[-1] if typing.get_origin(kind) is dict else arguments[0] if arguments else None
 
 

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.own_code import FOLDER
+
 MODEL = "model.keras"  # in the folder of each training
 TUNED = "tuned"  # the name of the search's winner, which no network of params.yaml may take
 
@@ -21,6 +23,16 @@ class Paths:
     @property
     def catalog(self) -> Path:
         return self.root / "data" / "catalog.yaml"
+
+    @property
+    def own_networks(self) -> Path:
+        """The user's own code and starting weights."""
+        return self.root / FOLDER
+
+    @property
+    def network_files(self) -> Path:
+        """Another output of the stage `config`: for each network, the SHA-256 of its files in own_networks/."""
+        return self.root / "artifacts" / "networks"
 
     @property
     def checked(self) -> Path:

@@ -15,8 +15,9 @@ from models.spec import Spec
 SHARED = ("models", "pipeline/core", "pipeline/runtime", "pipeline/train")
 # The code that the result of a fit or of a search follows from, as under `deps` of their stages in dvc.yaml.
 CODE = {"train": SHARED, "tune": (*SHARED, "pipeline/tune")}
-NO_EFFECT = {"models/describe.py", "models/drawing.py"}  # as in .dvcignore
-SOURCES = ("models", "pipeline", "data/catalog.yaml", "dvc.yaml", "params.yaml")  # what a result follows from
+NO_EFFECT = {"models/describe.py", "models/describe_own.py", "models/drawing.py"}  # as in .dvcignore
+# What a result follows from.
+SOURCES = ("models", "own_networks", "pipeline", "data/catalog.yaml", "dvc.yaml", "params.yaml")
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pydantic", "mlflow")
 
 

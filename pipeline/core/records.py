@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from models.architecture import Traced
+from models.own_code import LayerRow, OwnCode, OwnNetwork
 from models.spec import Spec
-from pipeline.core import atomic, summary
-from pipeline.core.config import NetworkConfig
+from pipeline.core import atomic, own_files, summary
+from pipeline.core.config import NetworkBlock
 from pipeline.core.errors import DataError
 from pipeline.core.limits import Limits
 from pipeline.core.paths import Paths
@@ -38,19 +39,24 @@ class Counts(Spec):
     parameters: int
     trainable_parameters: int
     non_trainable_parameters: int
-    multiply_adds: int
+    multiply_adds: int | None  # None for the user's own code
 
     @classmethod
-    def of(cls, layers: Iterable[Traced]) -> "Counts":
+    def of(cls, layers: Iterable[Traced | LayerRow]) -> "Counts":
         """Sum over the layers of a network."""
         rows = list(layers)
         total, fixed = sum(row.parameters for row in rows), sum(row.non_trainable for row in rows)
+        costs = [row.multiply_adds for row in rows if row.multiply_adds is not None]
         return cls(
             parameters=total,
             trainable_parameters=total - fixed,
             non_trainable_parameters=fixed,
-            multiply_adds=sum(row.multiply_adds for row in rows),
+            multiply_adds=sum(costs) if len(costs) == len(rows) else None,
         )
+
+    @property
+    def known(self) -> dict[str, int]:
+        return self.model_dump(exclude_none=True)
 
 
 class Scores(Spec):
@@ -66,11 +72,12 @@ class TrainingRecord(Spec):
     `sha256` is that of its .keras file, `data_digest` that of the data, `settings_digest` that of everything else the
     weights follow from except the code, and `key` that of all of these. `base` names the network that this one varies,
     if any. `run_id` and `model_uri` name its MLflow run and logged model; they are None where MLflow could not be
-    reached. `limits` tell unusual images by their scores; None for a replicate.
+    reached. `limits` tell unusual images by their scores; None for a replicate. `files` has the SHA-256 of each of the
+    network's files in own_networks/.
     """
 
     name: str
-    network: NetworkConfig
+    network: NetworkBlock
     base: str | None
     seed: int
     dataset: str
@@ -85,6 +92,7 @@ class TrainingRecord(Spec):
     limits: Limits | None = None
     run_id: str | None
     model_uri: str | None
+    files: Mapping[str, str] = Field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write record.json, whose presence marks the training as complete."""
@@ -99,7 +107,18 @@ class TrainingRecord(Spec):
     def validation_metrics(self) -> dict[str, float]:
         """Counts and validation scores under the names that they have in MLflow and results/metrics.json."""
         scores = {f"validation_{metric}": value for metric, value in self.validation.model_dump().items()}
-        return scores | self.counts.model_dump()
+        return {**scores, **self.counts.known}
+
+    def code(self, paths: Paths) -> OwnCode | None:
+        """The file that the network's layers may come from; None for a network of blocks.
+
+        Raises:
+            DataError: it was changed since the network was trained.
+        """
+        if not isinstance(self.network, OwnNetwork):
+            return None
+        name = self.network.file
+        return own_files.read_code(name, self.files[name], paths.own_networks)
 
     def require_data(self, digest: str) -> None:
         """Refuse a network that was trained on other data.

@@ -101,6 +101,13 @@ def dimensions(space: Mapping[str, Any], base: Mapping[str, Any]) -> list[Dimens
 
 def inactive(block: Mapping[str, Any]) -> dict[str, Value]:
     """The keys that a network does not use, by dotted name, with their defaults."""
+    fit = block["fit"]
+    of_fit = [*unused_keys(SCHEDULE_KEYS, fit["schedule"]), *unused_keys(LOSS_KEYS, fit["loss"])]
+    of_blocks = _inactive_of_blocks(block) if "blocks" in block else {}  # the user's own code has none
+    return of_blocks | {f"fit.{key}": Fit.model_fields[key].default for key in of_fit}
+
+
+def _inactive_of_blocks(block: Mapping[str, Any]) -> dict[str, Value]:
     defaults: dict[str, Value] = {}
     for index, part in enumerate(block["blocks"]):
         name, pooling = f"blocks.{index}", part["pooling"]["kind"]
@@ -121,13 +128,7 @@ def inactive(block: Mapping[str, Any]) -> dict[str, Value]:
         defaults |= {f"{name}.normalization.{key}": BLOCK["normalization"][key] for key in keys}
     head = block["head"]
     keys = ([] if head["pooling"] == "gem" else ["p"]) + ([] if head["dense"] else ["activation"])
-    fit = block["fit"]
-    of_fit = [*unused_keys(SCHEDULE_KEYS, fit["schedule"]), *unused_keys(LOSS_KEYS, fit["loss"])]
-    return (
-        defaults
-        | {f"head.{key}": HEAD[key] for key in keys}
-        | {f"fit.{key}": Fit.model_fields[key].default for key in of_fit}
-    )
+    return defaults | {f"head.{key}": HEAD[key] for key in keys}
 
 
 def apply(base: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
@@ -143,6 +144,8 @@ def apply(base: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any
 def identity(block: Mapping[str, Any]) -> str:
     """A text that is equal for equal networks: an implied value counts as the explicit one."""
     plain = deepcopy(dict(block))
+    if "blocks" not in plain:
+        return json.dumps(plain, sort_keys=True)
     for index, part in enumerate(plain["blocks"]):
         for key in POOLING_KEYS[part["pooling"]["kind"]]:
             place = ("blocks", index, "pooling", key)
@@ -212,7 +215,7 @@ Path = tuple[Any, ...]  # keys of mappings and indices of lists
 
 def _leaves(node: Any, path: Path, key: Path, base: Any) -> Iterator[tuple[Path, Path, Any]]:
     """(path in the network, path in the space, leaf) of all leaves; a mapping under `blocks` applies to every block."""
-    if path == ("blocks",):
+    if path == ("blocks",) and "blocks" in base:
         count = len(base["blocks"])
         if isinstance(node, dict):
             for index in range(count):
@@ -235,6 +238,7 @@ def _value_at(path: Path, key: Path, base: Any, leaf: Any) -> Any:
         allowed = sorted(place) if isinstance(place, dict) else []
         if not isinstance(place, list) and part not in allowed:
             message = f"allowed: {', '.join(allowed)}" if allowed else "its parent is a single value"
+            message = "set it under `arguments` of tune.base first" if path[:1] == ("arguments",) else message
             raise SpaceError(_dotted(key), leaf, f"unknown key; {message}")
         place = place[part]
     if isinstance(place, dict):
@@ -264,6 +268,8 @@ def _dimension(path: Path, key: Path, leaf: Any, base: Any) -> Dimension:
     default = _value_at(path, key, base, leaf)
     if name == "fit.epochs":
         raise SpaceError(where, leaf, "tune.epochs sets the epochs of all trials; remove this key")
+    if name in ("builder", "weights"):
+        raise SpaceError(where, leaf, "not searched; compare networks of `models` instead")
     used = name not in inactive(base)
     if isinstance(leaf, list):
         if not leaf or any(leaf.count(value) > 1 for value in leaf):

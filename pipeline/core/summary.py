@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.spec import DEFAULT_P, POOLING_KEYS, Block, Head, Normalization, Pooling
-from pipeline.core.config import NetworkConfig
+from models.spec import DEFAULT_P, POOLING_KEYS, Block, Head, Network, Normalization, Pooling
+from pipeline.core.config import AnyNetwork, NetworkConfig
 from pipeline.core.sections import Augmentation, Fit
 
 SEPARATOR = "·"  # between the levels of several blocks
@@ -14,14 +14,19 @@ NONE = ("0", "none", "no")  # levels of a block without dropout, pooling or batc
 Levels = Mapping[str, str]  # position (block 1, block 2, ..., head; "" for the whole network) -> level
 
 
-def summary(network: NetworkConfig) -> str:
-    """Pooling of the blocks and of the head, and dropout rates: pooling max·max → flatten | dropout 0·0.3·0.25."""
+def summary(network: AnyNetwork) -> str:
+    """Pooling of the blocks and of the head, and dropout rates: pooling max·max → flatten | dropout 0·0.3·0.25.
+
+    Of the user's own code, the builder and its arguments: example:make width 32.
+    """
+    if not isinstance(network, NetworkConfig):
+        return " ".join([network.builder, *filter(None, [_arguments(network.arguments)])])
     kinds = [SEPARATOR.join(_pooling(block.pooling) for block in network.blocks)] if network.blocks else []
     rates = SEPARATOR.join(_levels(network)["dropout"].values())
     return f"pooling {' → '.join([*kinds, network.head.pooling])} | dropout {rates}"
 
 
-def factors(network: NetworkConfig) -> dict[str, str]:
+def factors(network: AnyNetwork) -> dict[str, str]:
     """Level of every factor as text, with one value for each block where the blocks differ.
 
     Pooling, window, dropout and head come first. A factor that the network does not have (p of max pooling) is "".
@@ -29,7 +34,7 @@ def factors(network: NetworkConfig) -> dict[str, str]:
     return {factor: _joined(levels.values()) for factor, levels in _levels(network).items()}
 
 
-def differences(network: NetworkConfig, base: NetworkConfig) -> str:
+def differences(network: AnyNetwork, base: AnyNetwork) -> str:
     """List the factors in which a network differs from another, with its own levels; "" if there are none.
 
     A level that several blocks take over is given once: dropout 0.5.
@@ -51,9 +56,16 @@ def _change(own: Levels, other: Levels) -> str:
     return f"{level} in {' and '.join(changed)}" if others else level
 
 
-def _levels(network: NetworkConfig) -> dict[str, Levels]:
-    """The levels of every factor, as they are written in params.yaml."""
+def _levels(network: AnyNetwork) -> dict[str, Levels]:
+    """The levels of every factor, as they are written in params.yaml; "" for those that this kind of network lacks."""
+    of_training = _training_levels(network)
+    if not isinstance(network, NetworkConfig):
+        own = {"builder": {"": network.builder}, "arguments": {"": _arguments(network.arguments)}}
+        return {factor: {"": ""} for factor in _block_levels(Network())} | of_training | own
+    return _block_levels(network) | of_training | {"builder": {"": ""}, "arguments": {"": ""}}
 
+
+def _block_levels(network: Network) -> dict[str, Levels]:
     def of_blocks(key: str) -> dict[str, str]:
         return {f"block {number}": _side(getattr(block, key), key) for number, block in enumerate(network.blocks, 1)}
 
@@ -61,7 +73,7 @@ def _levels(network: NetworkConfig) -> dict[str, Levels]:
         poolings = {f"block {number}": block.pooling for number, block in enumerate(network.blocks, 1)}
         return {position: _of_pooling(pooling, key) for position, pooling in poolings.items()}
 
-    head, fit = network.head, network.fit
+    head = network.head
     found: dict[str, Levels] = {
         "pooling": of_pooling("kind"),
         "window": of_pooling("window"),
@@ -75,12 +87,20 @@ def _levels(network: NetworkConfig) -> dict[str, Levels]:
         found[_words(key)] = of_blocks(key)
     for key in [key for key in Head.model_fields if key not in ("pooling", "dropout", "p")]:
         found[key if key in ("dense", "output") else f"head {_words(key)}"] = {"": _text(getattr(head, key))}
-    for key in [key for key in Fit.model_fields if key != "augmentation"]:
-        found[_words(key)] = {"": _text(getattr(fit, key))}
-    for key in Augmentation.model_fields:
-        found[f"augmentation {key}"] = {"": _text(getattr(fit.augmentation, key))}
     del found["pooling kind"], found["pooling window"]
     return found
+
+
+def _training_levels(network: AnyNetwork) -> dict[str, Levels]:
+    fit = network.fit
+    keys = [key for key in Fit.model_fields if key != "augmentation"]
+    found: dict[str, Levels] = {_words(key): {"": _text(getattr(fit, key))} for key in keys}
+    found |= {f"augmentation {key}": {"": _text(getattr(fit.augmentation, key))} for key in Augmentation.model_fields}
+    return found | {key: {"": _text(getattr(network, key))} for key in ("weights", "freeze")}
+
+
+def _arguments(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_text(value)}" for name, value in arguments.items())
 
 
 def _of_pooling(pooling: Pooling, key: str) -> str:

@@ -27,13 +27,16 @@ class Classifier:
 
     def __init__(self, loaded: LoadedNetwork) -> None:
         self.loaded = loaded
-        self._scorer = unusual.Scorer(loaded.model)
         limits = loaded.limits
+        self._scorer = unusual.Scorer(loaded.model) if limits else None
         self._turns = limits is not None and limits.turn is not None and loaded.entry.ink is not None
 
     def classify(self, picture: Picture) -> Classified:
         """Classify a picture, and compare its scores with the limits."""
         images = picture.image[np.newaxis]
+        if self._scorer is None:
+            [probabilities], warnings = self.loaded.predict(images), picture.notes
+            return Classified(probabilities, int(probabilities.argmax()), [*warnings])
         scores = self._scorer.turned(images) if self._turns else [self._scorer(images)]
         [probabilities] = scores[0].probabilities
         warnings = [*picture.notes, *self._warnings(picture, scores)]

@@ -24,7 +24,7 @@ def export(record: TrainingRecord, output: Path, runtime: Runtime, paths: Paths)
     """
     device.start(runtime)
     name = record.name
-    network = saved_model.load(paths.model(name), record.sha256)
+    network = saved_model.load(paths.model(name), record.sha256, record.code(paths))
     test = dataset.load(paths, "test").images
     content, precise = litert.convert(network), litert.in_float32(network)
     size = inference.batch_size(test.shape[1:])

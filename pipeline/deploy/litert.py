@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
+from models import inference
 from pipeline.core.errors import DataError
 
 
@@ -44,7 +45,7 @@ def convert(model: keras.Model) -> bytes:
     # A batch of one: with fixed sizes LiteRT plans all of its memory in advance.
     image = keras.Input(batch_shape=(1, *model.input_shape[1:]), name="image")
     outputs = network(image)
-    if network.layers[-1].get_config()["activation"] != "softmax":
+    if not inference.returns_probabilities(network):
         outputs = keras.layers.Softmax(name="probabilities")(outputs)
     # From the Keras model: a concrete function would keep variables, which LiteRT reads as NaN.
     converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, outputs))

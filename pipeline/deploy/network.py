@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from models import inference
-from pipeline.core import config
+from pipeline.core import config, own_files
 from pipeline.core.catalog import Entry
 from pipeline.core.errors import DataError
 from pipeline.core.limits import Limits
@@ -75,7 +75,11 @@ def _load(
     source: SavedNetwork | RegisteredNetwork, identity: Identity, limits: Limits | None, paths: Paths
 ) -> LoadedNetwork:
     entry = config.load_catalog(paths).get(source.dataset)
-    model = saved_model.load(source.file, source.sha256)
+    code = source.record.code(paths) if isinstance(source, SavedNetwork) and source.record else None
+    if isinstance(source, RegisteredNetwork) and registered.CODE in source.tags:
+        own = source.tags[registered.CODE], source.tags[registered.CODE_SHA256]
+        code = own_files.read_code(*own, paths.own_networks)
+    model = saved_model.load(source.file, source.sha256, code)
     inputs, outputs = model.input_shape[1:], model.output_shape[1:]
     if entry is None or inputs != entry.image or outputs != (len(entry.classes),):
         raise DataError(f"{source.file}: maps {inputs} to {outputs}: not a network for the dataset {source.dataset}")

@@ -78,7 +78,7 @@ class Evaluation:
                 scored[name], explained[name] = scored[same], explained[same]
                 continue
             with stopwatch("scoring"):
-                model = saved_model.load(self.paths.model(name), record.sha256)
+                model = saved_model.load(self.paths.model(name), record.sha256, record.code(self.paths))
                 predictors[name] = predictor(model, self.params.evaluate.batch_size)
                 scored[name] = scoring.score(predictors[name], self.data, self.device.kind)
             with stopwatch("explanations"):
@@ -135,7 +135,8 @@ class Evaluation:
             for seed, record in by_seed.items():
                 with stopwatch("scoring"):
                     if record.sha256 not in known:
-                        model = saved_model.load(self.paths.replicate(name, seed) / MODEL, record.sha256)
+                        file, code = self.paths.replicate(name, seed) / MODEL, record.code(self.paths)
+                        model = saved_model.load(file, record.sha256, code)
                         probabilities = predictor(model, self.params.evaluate.batch_size)(test.images)
                         known[record.sha256] = scores(probabilities, test.labels).model_dump(), _digest(probabilities)
                 found, digest = known[record.sha256]
@@ -165,7 +166,8 @@ class Evaluation:
             if moved:
                 run.metrics(record.validation_metrics)
             if moved or not registry.is_logged(self.paths, record):
-                run.model(ModelToLog(name, self.paths.model(name), self.data.test.images[:EXAMPLE], self.data.info))
+                file, images, code = self.paths.model(name), self.data.test.images[:EXAMPLE], record.code(self.paths)
+                run.model(ModelToLog(name, file, images, self.data.info, code))
             run.metrics({f"test_{metric}": value for metric, value in metrics.items()} | scored.cost)
             run.table("per_class", scored.per_class)
             run.table("confusion", scored.confusion)

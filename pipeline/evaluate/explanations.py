@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import entropy
 
+from models.inference import PROBABILITIES
 from pipeline.core.dataset import Split
 from pipeline.core.explanations import Explanations, FeatureMaps, GradCam, NetworkExplanations
 from pipeline.runtime.saliency import CONVOLUTIONS, array, gives_maps, grad_cam, outputs, scaled
@@ -103,7 +104,7 @@ def first_filters(model: keras.Model) -> np.ndarray | None:
     """Kernels of the first convolution, (filters, height, width, channels); of a separable one, its depthwise kernels
     with one channel each; None without convolutions."""
     first = next((layer for layer in model.layers if isinstance(layer, CONVOLUTIONS)), None)
-    if first is None:
+    if first is None or first.input.shape[-1] != model.input_shape[-1]:  # it does not see the image itself
         return None
     if isinstance(first, keras.layers.SeparableConv2D):
         return np.moveaxis(array(first.depthwise_kernel), 2, 0)
@@ -114,7 +115,9 @@ def first_filters(model: keras.Model) -> np.ndarray | None:
 
 def feature_maps(model: keras.Model, image: np.ndarray) -> tuple[FeatureMaps, ...]:
     """For one image (height, width, channels): input and output of each block's pooling, or what the block's last
-    convolution, gate or sum gives where nothing is pooled."""
+    convolution, gate or sum gives where nothing is pooled. None of a network of the user's own code."""
+    if model.layers[-1].name == PROBABILITIES:  # it has no blocks
+        return ()
     shown: dict[str, list[keras.Layer | None]] = {}
     for before, layer in zip([None, *model.layers], model.layers, strict=False):
         block = layer.name.partition("_")[0]

@@ -139,7 +139,7 @@ def _row(
     keys = ("accuracy", "validation_accuracy", "parameters", "multiply_adds")
     return {
         "name": name,
-        **{key: metrics[key] for key in keys},
+        **{key: metrics.get(key) for key in keys},
         "summary": record.summary,
         "base": record.base or "",
         "differences": summary.differences(record.network, base.network) if base else "",

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.core.config import NetworkConfig
 from pipeline.core.records import TrainingRecord
 from pipeline.report.effects import MATTERS, Analysis
 from pipeline.report.markdown import effect, spread
@@ -44,6 +45,8 @@ def variant(networks: Mapping[str, TrainingRecord], best: str) -> str:
     while (base := networks[name].base) in networks:
         name = str(base)
     network = networks[name].network
+    if not isinstance(network, NetworkConfig):
+        return f"++models.{name}.fit.epochs={2 * network.fit.epochs}"
     for number, block in enumerate(network.blocks):
         pooling = block.pooling
         if pooling.kind != "none" and pooling.p is None and pooling.ratio is None:  # keys that other kinds lack

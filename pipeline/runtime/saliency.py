@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from models import inference
+
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.DepthwiseConv2D)
 # What may follow a convolution before pooling: its activation, a gate, the sum of a residual block.
 FOLLOWING = (keras.layers.Activation, keras.layers.Multiply, keras.layers.Add)
@@ -25,17 +27,21 @@ def grad_cam(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.
         classes: one class for each image, (n,).
 
     Returns:
-        None for a network without convolutions.
+        None for a network without convolutions, or one that does not end in a dense layer.
     """
-    if not any(isinstance(layer, CONVOLUTIONS) for layer in model.layers):
+    output = inference.classifier(model)
+    if output is None or not any(isinstance(layer, CONVOLUTIONS) for layer in model.layers):
         return None
-    last, output = [layer for layer in model.layers if gives_maps(layer)][-1], model.layers[-1]
+    last = [layer for layer in model.layers if gives_maps(layer)][-1]
     pixels = scaled(images)
     with tf.GradientTape() as tape:
         tape.watch(pixels)
-        maps, vector = outputs(model, [last, model.layers[-2]], pixels)
-        vector = ops.cast(vector, "float32")
-        logits = ops.matmul(vector, output.kernel) + output.bias  # the layer itself may end in softmax
+        if isinstance(model, keras.Sequential):
+            maps, vector = outputs(model, [last, model.layers[-2]], pixels)
+        else:
+            maps, vector = keras.Model(model.inputs[0], [last.output, output.input])(pixels, training=False)
+        logits = ops.matmul(ops.cast(vector, "float32"), output.kernel)  # the layer itself may end in softmax
+        logits = logits if output.bias is None else logits + output.bias
         chosen = ops.sum(logits * ops.one_hot(classes, logits.shape[-1]), axis=1)
     weights = ops.mean(ops.cast(tape.gradient(chosen, maps), "float32"), axis=(1, 2), keepdims=True)
     evidence = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True))
@@ -46,7 +52,7 @@ def outputs(model: keras.Model, layers: list[keras.Layer | None], images: Any) -
     """The outputs of some layers for a tensor of images; of None, the images."""
     if not isinstance(model, keras.Sequential):
         wanted = [layer.output if layer else model.inputs[0] for layer in layers]
-        return keras.Model(model.inputs, wanted)(images, training=False)
+        return keras.Model(model.inputs[0], wanted)(images, training=False)
     # Loaded ones: `layer.output` belongs to an unfinished form of the model, of which Keras builds several.
     found, values = {None: images}, images
     for layer in model.layers:

@@ -7,6 +7,7 @@ is loaded only if it has the SHA-256 that training recorded, or that the user gi
 import hashlib
 import io
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import keras
 import tensorflow as tf
 
 import models.pooling  # noqa: F401  registers the custom layers that a network may contain
+from models.own_code import OwnCode
 from pipeline.core.errors import DataError
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip archive can hold
@@ -45,8 +47,20 @@ def content(model: keras.Model) -> bytes:
                 member = source.read(name)
                 if name == "metadata.json":
                     member = json.dumps(json.loads(member) | {"date_saved": DATE_SAVED}).encode()
+                if name == "config.json":
+                    member = _numbered(member)
                 archive.writestr(zipfile.ZipInfo(name, EPOCH), member)
     return file.getvalue()
+
+
+def _numbered(config: bytes) -> bytes:
+    """Number shared objects in order. Keras stores their addresses in memory."""
+    numbers: dict[bytes, int] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return b"%b%d" % (found[1], numbers.setdefault(found[2], len(numbers)))
+
+    return re.sub(rb'("shared_object_id": )(\d+)', number, config)
 
 
 def digest(path: Path) -> str:
@@ -64,8 +78,11 @@ def digest(path: Path) -> str:
         raise DataError(f"{path}: not a readable file ({error.strerror}); move it away, then run `dvc repro`") from None
 
 
-def load(path: Path, sha256: str) -> keras.Model:
+def load(path: Path, sha256: str, code: OwnCode | None = None) -> keras.Model:
     """Load a model that `save` wrote.
+
+    Args:
+        code: the verified file that its layers may come from; it is run.
 
     Raises:
         DataError: the file does not exist, has another SHA-256, is damaged, or contains code.
@@ -78,6 +95,8 @@ def load(path: Path, sha256: str) -> keras.Model:
         )
     try:
         _refuse_expansion(path)
+        if code:
+            code.load()
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except UNREADABLE as error:
         if "Lambda" in str(error):

@@ -39,9 +39,10 @@ class Scorer:
     """Predicts probabilities and familiarity together."""
 
     def __init__(self, model: keras.Model) -> None:
-        output = model.layers[-1]
+        output = inference.classifier(model)
+        assert output is not None
         self._model = model
-        self._with_vector = keras.Model(model.inputs, [output.input, model.outputs[0]])
+        self._with_vector = keras.Model(model.inputs[0], [output.input, model.outputs[0]])
         kernel = keras.ops.convert_to_numpy(output.kernel).astype(np.float32)
         self._classes = _of_length_one((kernel - kernel.mean(axis=1, keepdims=True)).T)
 
@@ -68,7 +69,8 @@ def turn(scores: list[Scores]) -> np.ndarray:
 
 
 def limits(model: keras.Model, images: np.ndarray) -> Limits:
-    """Compute the limits from validation images, uint8 (n, height, width, channels)."""
+    """Compute the limits from validation images, uint8 (n, height, width, channels), of a network that ends in a dense
+    layer."""
     chosen = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES), dtype=int)
     size = max(1, VALUES // math.prod(images.shape[1:]))
     scorer, familiarity, turns, parts = Scorer(model), [], [], []

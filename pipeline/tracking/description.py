@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.core import summary
-from pipeline.core.config import NetworkConfig
+from pipeline.core.config import AnyNetwork
 
 Kind = Literal["network", "trial", "finalist", "replicate", "search", "project"]
 KIND = "convpipe.kind"  # of a run
@@ -18,10 +18,10 @@ def tags(kind: Kind, *paragraphs: str) -> dict[str, str]:
     return {KIND: kind, NOTE: "\n\n".join(filter(None, paragraphs))}
 
 
-def params(network: NetworkConfig) -> dict[str, str]:
+def params(network: AnyNetwork) -> dict[str, str]:
     """The parameters that compare networks at a glance: summary, pooling, dropout."""
     factors = summary.factors(network)
-    return {"summary": summary.summary(network)} | {factor: factors[factor] for factor in SHOWN}
+    return {"summary": summary.summary(network)} | {factor: factors[factor] for factor in SHOWN if factors[factor]}
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Description:
     """
 
     kind: Kind
-    network: NetworkConfig
-    base: tuple[str, NetworkConfig] | None
+    network: AnyNetwork
+    base: tuple[str, AnyNetwork] | None
     changes: str
     record: Path
 

@@ -1,6 +1,7 @@
 """Trained networks as MLflow models, with signature, input example, requirements and the code that loads them."""
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from models.own_code import FOLDER as OWN
+from models.own_code import OwnCode
 from pipeline.core import provenance
 from pipeline.core.dataset import DatasetInfo
 
@@ -25,12 +28,14 @@ class ModelToLog:
     file: the saved network.
     images: an example of its input, uint8 of shape (n, height, width, channels).
     info: the dataset whose classes it tells apart.
+    code: the builder's file of a network of the user's own code.
     """
 
     name: str
     file: Path
     images: np.ndarray
     info: DatasetInfo
+    code: OwnCode | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -39,16 +44,22 @@ class ModelToLog:
 
     def save_model(self, path: str, mlflow_model: Model, validate_serving_input: bool) -> None:
         """Write the MLflow model to a folder. `Model.log` calls this with all of its options, as it does a flavor's."""
-        mlflow.pyfunc.save_model(
-            path,
-            mlflow_model=mlflow_model,
-            loader_module=LOADER.stem,
-            data_path=str(self.file),
-            code_paths=[str(LOADER), str(MODELS)],
-            signature=ModelSignature(_tensor(self.info.image), _tensor((len(self.info.classes),))),
-            input_example=self.images.astype(np.float32) / 255,
-            pip_requirements=provenance.requirements(),
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            code = [LOADER, MODELS]
+            if self.code:
+                code.append(Path(folder) / OWN)
+                code[-1].mkdir()
+                (code[-1] / self.code.name).write_bytes(self.code.content)
+            mlflow.pyfunc.save_model(
+                path,
+                mlflow_model=mlflow_model,
+                loader_module=LOADER.stem,
+                data_path=str(self.file),
+                code_paths=list(map(str, code)),
+                signature=ModelSignature(_tensor(self.info.image), _tensor((len(self.info.classes),))),
+                input_example=self.images.astype(np.float32) / 255,
+                pip_requirements=provenance.requirements(),
+            )
 
 
 def log_model(run_id: str, model: ModelToLog) -> str:

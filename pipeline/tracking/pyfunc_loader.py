@@ -3,12 +3,15 @@
 Invalid inputs raise an MlflowException, for which MLflow's server responds with status 400.
 """
 
+from pathlib import Path
+
 import keras
 import numpy as np
 from mlflow.exceptions import MlflowException
 
 import models.pooling  # noqa: F401  registers the layers that Keras needs to load a network
 from models import inference
+from models.own_code import FOLDER, OwnCode
 
 
 class ServedNetwork:
@@ -43,4 +46,6 @@ def _refusal(message: str) -> MlflowException:
 
 
 def _load_pyfunc(path: str) -> ServedNetwork:
+    for file in sorted((Path(__file__).parent / FOLDER).glob("*.py")):  # the layers of the user's own code
+        OwnCode(file.name, file.read_bytes()).load()
     return ServedNetwork(keras.saving.load_model(path, compile=False, safe_mode=True))

@@ -22,6 +22,8 @@ from pipeline.tracking.store import StoreError, connect
 
 SHA256 = "model.sha256"  # the tag of a version that holds the checksum of its network
 MODEL = "model"  # its name
+CODE = "code.file"  # the file in own_networks/ that its layers come from, if any
+CODE_SHA256 = "code.sha256"
 SUMMARY = "summary"
 VALIDATION_ACCURACY = "validation.accuracy"
 LIMITS = "limits"  # of unusual images, as JSON

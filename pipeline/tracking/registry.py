@@ -12,13 +12,16 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from models.own_code import OwnNetwork
+from pipeline.core import own_files
 from pipeline.core.advice import advice
 from pipeline.core.command import Stopwatch
 from pipeline.core.dataset import DatasetInfo
+from pipeline.core.errors import DataError
 from pipeline.core.paths import Paths
 from pipeline.core.records import Scores, TrainingRecord
 from pipeline.tracking import store
-from pipeline.tracking.registered import LIMITS, MODEL, SHA256, SUMMARY, usable, usable_version
+from pipeline.tracking.registered import CODE, CODE_SHA256, LIMITS, MODEL, SHA256, SUMMARY, usable, usable_version
 from pipeline.tracking.store import StoreError, connect
 
 CHAMPION = "champion"
@@ -69,7 +72,7 @@ def register(paths: Paths, info: DatasetInfo, candidates: list[Candidate], stopw
     with stopwatch("tracking"):
         try:
             with connect(paths):  # locks the default store, so that no other evaluation registers at the same time
-                print(store.attempt(store.name(paths), _register, info, best))
+                print(store.attempt(store.name(paths), _register, info, best, paths))
         except StoreError as error:
             print(f"{warning}MLflow: {error}", file=sys.stderr)
 
@@ -97,7 +100,7 @@ def champion(dataset: str) -> ModelVersion | None:
     return None
 
 
-def _register(info: DatasetInfo, best: Candidate) -> str:
+def _register(info: DatasetInfo, best: Candidate, paths: Paths) -> str:
     client = mlflow.MlflowClient()
     dataset, name, scores = info.dataset, best.record.name, best.record.validation
     present = champion(dataset)
@@ -106,6 +109,8 @@ def _register(info: DatasetInfo, best: Candidate) -> str:
         replaced = f"; it replaces version {present.version}, which was trained on other data: they are not comparable"
     elif present is not None and not usable_version(present):
         replaced = f"; it replaces version {present.version}, whose file is missing from the store or was changed"
+    elif present is not None and not _has_code(present, paths):
+        replaced = f"; it replaces version {present.version}, which cannot be served: its code is no longer here"
     elif present is not None:
         old = Scores(accuracy=float(present.tags["validation.accuracy"]), loss=float(present.tags["validation.loss"]))
         if rank(old) >= rank(scores):
@@ -149,14 +154,30 @@ def _versions(client: mlflow.MlflowClient, info: DatasetInfo, best: Candidate) -
     """List the versions of this very network that still have it, the oldest first."""
     conditions = {f"tags.`{SHA256}`": best.record.sha256, f"tags.`{DIGEST}`": info.digest, "name": info.dataset}
     found = client.search_model_versions(" and ".join(f"{key} = '{value}'" for key, value in conditions.items()))
+    code = _tags(info, best).get(CODE_SHA256)
+    found = [version for version in found if version.tags.get(CODE_SHA256) == code]
     return sorted(filter(usable_version, found), key=lambda version: int(version.version))
+
+
+def _has_code(version: ModelVersion, paths: Paths) -> bool:
+    """Check that the user's code of a version is here, as it was registered; most versions have none."""
+    if CODE not in version.tags:
+        return True
+    try:
+        own_files.read_code(version.tags[CODE], version.tags[CODE_SHA256], paths.own_networks)
+    except DataError:
+        return False
+    return True
 
 
 def _tags(info: DatasetInfo, best: Candidate) -> dict[str, str]:
     record, origin = best.record, best.record.origin
+    name = record.network.file if isinstance(record.network, OwnNetwork) else None
     metrics = {"validation": record.validation.model_dump(), "test": best.test}
     values = {
         MODEL: record.name,
+        CODE: name,
+        CODE_SHA256: record.files[name] if name else None,
         SUMMARY: record.summary,
         LIMITS: record.limits.model_dump_json() if record.limits else None,
         SHA256: record.sha256,

@@ -8,15 +8,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from models import cnn
-from pipeline.core.config import OBJECTIVE_DIRECTIONS, NetworkConfig
+from models import inference
+from pipeline.core.config import OBJECTIVE_DIRECTIONS
 from pipeline.core.dataset import DatasetInfo, TrainingData
 from pipeline.core.errors import TrainingError
 from pipeline.core.records import Scores
 from pipeline.runtime import saved_model, unusual
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
-from pipeline.train import loss, replicas
+from pipeline.train import loss, networks, replicas
 from pipeline.train.batches import TrainingBatches, scoring_batches
 from pipeline.train.callbacks import Checkpoint, History
 from pipeline.train.monitor import Epoch, Monitor
@@ -45,6 +45,7 @@ def fit(spec: FitSpec, data: TrainingData, monitor: Monitor | None = None, check
     Raises:
         TrainingError: the loss is no longer a number, or the memory does not suffice.
     """
+    keras.utils.clear_session()  # frees the graphs of the fit before, and numbers layers without names from 1 again
     monitor = monitor or Monitor()
     monitor.on_begin(spec.network.fit.epochs)
     try:
@@ -64,13 +65,15 @@ def run(task: FitTask, data: TrainingData, report: Callable[[object], None]) -> 
     Raises:
         TrainingError: as `fit` does.
     """
-    keras.utils.clear_session()  # frees the graphs of the fit before
     fitted = fit(task.spec, data, _Reporting(report), task.checkpoint)
     model = None
     if task.keep_model:
-        limits = unusual.limits(fitted.model, data.validation.images) if task.limits else None
+        limited = task.limits and inference.classifier(fitted.model) is not None
+        limits = unusual.limits(fitted.model, data.validation.images) if limited else None
         model = FittedModel(saved_model.content(fitted.model), limits)
-    return FitOutcome(fitted.history, fitted.validation, model)
+    layers = networks.layers(fitted.model, task.spec.network)
+    counts = networks.counts(layers, task.spec.network, data.info)
+    return FitOutcome(fitted.history, fitted.validation, counts, model, layers)
 
 
 class _Reporting(Monitor):
@@ -85,7 +88,7 @@ class _Reporting(Monitor):
 
 
 def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor, checkpoint: Path | None) -> Fitted:
-    network, settings, classes = spec.network, spec.network.fit, len(data.info.classes)
+    settings, classes = spec.network.fit, len(data.info.classes)
     keras.utils.set_random_seed(spec.seed)
     size = replicas.batch_size(settings.batch_size, len(data.train.labels), spec.replicas)
     batches = TrainingBatches(data.train, classes, size, spec.seed, settings.augmentation)
@@ -111,14 +114,14 @@ def _fit(spec: FitSpec, data: TrainingData, monitor: Monitor, checkpoint: Path |
     )
     if resumable:
         resumable.remove()
-    trained = _for_inference(model, network, data.info, spec.precision)
+    trained = networks.for_inference(model, spec, data.info)
     validation = scores(predictor(trained)(data.validation.images), data.validation.labels)
     return Fitted(trained, history.epochs, validation)
 
 
 def _compiled(spec: FitSpec, info: DatasetInfo, steps: int, devices: int) -> keras.Model:
     network, settings = spec.network, spec.network.fit
-    model = cnn.build(network, info.image, len(info.classes), spec.precision, to_train=True, seed=spec.seed)
+    model = networks.build(spec, info)
     loss.penalize(model, settings.l2)
     if spec.replicas > 1:
         model = replicas.Replicated(model, spec.replicas)
@@ -162,10 +165,3 @@ def _best_weights(metric: str, patience: int) -> keras.callbacks.EarlyStopping:
     return keras.callbacks.EarlyStopping(
         metric, mode=OBJECTIVE_DIRECTIONS[metric], patience=patience, restore_best_weights=True
     )
-
-
-def _for_inference(model: keras.Model, network: NetworkConfig, info: DatasetInfo, precision: str) -> keras.Model:
-    """The same weights in Keras's own layers, without the optimizer, which would triple the file."""
-    copy = cnn.build(network, info.image, len(info.classes), precision)
-    copy.set_weights(model.get_weights())
-    return copy

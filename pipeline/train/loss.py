@@ -7,27 +7,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.core.config import NetworkConfig
+from pipeline.core.config import AnyNetwork
 from pipeline.core.sections import Fit
 from pipeline.train.optimizer import is_kernel
 
 LIKELIHOOD = "likelihood"  # the name of the metric that Likelihood reports as val_loss
 
 
-def loss(network: NetworkConfig) -> keras.losses.Loss:
+def loss(network: AnyNetwork) -> keras.losses.Loss:
     """The loss to minimise, of one-hot labels."""
     settings = network.fit
-    options: Any = {"from_logits": network.head.output == "logits", "label_smoothing": settings.label_smoothing}
+    options: Any = {"from_logits": network.output == "logits", "label_smoothing": settings.label_smoothing}
     if settings.loss == "focal":
         return keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=settings.focal_gamma, **options)
     return keras.losses.CategoricalCrossentropy(**options)
 
 
-def metrics(network: NetworkConfig) -> list[keras.metrics.Metric]:
+def metrics(network: AnyNetwork) -> list[keras.metrics.Metric]:
     """The metrics of each epoch, beside the loss."""
     found: list[keras.metrics.Metric] = [keras.metrics.CategoricalAccuracy(name="accuracy")]
     if is_modified(network.fit):
-        logits = network.head.output == "logits"
+        logits = network.output == "logits"
         found.append(keras.metrics.CategoricalCrossentropy(LIKELIHOOD, from_logits=logits))
     return found
 

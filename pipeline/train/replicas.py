@@ -53,6 +53,8 @@ class Replicated(keras.Model):
     def __init__(self, model: keras.Model, replicas: int) -> None:
         super().__init__(model.inputs, model.outputs)
         self._replicas = replicas
+        frozen = [layer for layer in self._flatten_layers(include_self=False) if not layer.trainable]
+        self._frozen = {id(variable) for layer in frozen for variable in layer.weights}
 
     def train_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, Any]:
         context: Any = tf.distribute.get_replica_context()
@@ -77,6 +79,8 @@ class Replicated(keras.Model):
             loss = tf.add_n(losses) / count
         self.optimizer.apply(self._gradients(tape, loss, weights), self.trainable_variables)
         for variable, values in zip(self.non_trainable_variables, zip(*states, strict=True), strict=True):
+            if id(variable) in self._frozen:
+                continue  # their mean could differ by rounding
             if values[0].dtype.is_floating:
                 variable.assign(context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.add_n(values) / count))
             else:

@@ -40,5 +40,7 @@ def find(folders: Iterable[Path], key: str) -> tuple[TrainingRecord, FitOutcome]
                 file, table = (folder / MODEL).read_bytes(), pd.read_csv(folder / HISTORY)
                 if sha256(file).hexdigest() == record.sha256:
                     history: Any = table.drop(columns="epoch").to_dict("records")
-                    return record, FitOutcome(history, record.validation, FittedModel(file, record.limits))
+                    return record, FitOutcome(
+                        history, record.validation, record.counts, FittedModel(file, record.limits)
+                    )
     return None

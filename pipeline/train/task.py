@@ -1,11 +1,13 @@
 """A fit as a value: its specification, and its outcome. Both travel between processes and machines."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.core.config import NetworkConfig
+from models.own_code import LayerRow
+from pipeline.core.config import AnyNetwork
 from pipeline.core.limits import Limits
-from pipeline.core.records import Scores
+from pipeline.core.records import Counts, Scores
 from pipeline.train.monitor import Epoch
 
 RUN = "pipeline.train.fit:run"  # the function that runs a FitTask; by name, since its module loads TensorFlow
@@ -17,14 +19,15 @@ class FitSpec:
 
     `seed` determines the initial weights, the order of the batches, dropout and augmentation. `best` is the validation
     metric, val_loss or val_accuracy, whose best epoch gives the weights; None: those of the last epoch. Each batch is
-    split into `replicas` equal parts.
+    split into `replicas` equal parts. `files` are those of own_networks/ that the network has, by name.
     """
 
-    network: NetworkConfig
+    network: AnyNetwork
     seed: int
     precision: str
     best: str | None = None
     replicas: int = 1
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,17 @@ class FittedModel:
 
 @dataclass(frozen=True)
 class FitOutcome:
-    """The metrics of each epoch, the scores of the final weights on the validation images, and the model if kept."""
+    """The outcome of a fit.
+
+    history: the metrics of each epoch.
+    validation: the scores of the final weights on the validation images.
+    counts: of the network.
+    model: if kept.
+    layers: of a network of the user's own code, whose layers are not known before it is built.
+    """
 
     history: list[Epoch]
     validation: Scores
+    counts: Counts
     model: FittedModel | None
+    layers: list[LayerRow] | None = None

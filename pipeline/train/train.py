@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import bdtrc
 
-from models import architecture
-from pipeline.core import atomic, baseline, config, provenance
+from models.architecture import Traced
+from models.own_code import FOLDER, LayerRow, OwnCode, OwnNetwork, digest
+from pipeline.core import atomic, baseline, config, own_files, provenance
 from pipeline.core.advice import advice
 from pipeline.core.command import Stopwatch
-from pipeline.core.config import NetworkConfig, Params
+from pipeline.core.config import AnyNetwork, NetworkConfig, Params
 from pipeline.core.dataset import TrainingData, load_training
+from pipeline.core.errors import DataError
 from pipeline.core.paths import MODEL, Paths
 from pipeline.core.records import RECORD, Counts, Device, TrainingRecord
 from pipeline.engine.engine import Engine
@@ -67,6 +69,7 @@ class Trainer:
     data: TrainingData
     engine: Engine
     tracker: Tracker
+    files: dict[str, bytes] = field(default_factory=dict)  # of own_networks/ that were read, by name
 
     @classmethod
     def create(cls, stage: str, params: Params, paths: Paths, engine: Engine, stopwatch: Stopwatch) -> "Trainer":
@@ -87,11 +90,23 @@ class Trainer:
     def device(self) -> Device:
         return self.engine.device
 
-    def spec(self, network: NetworkConfig, seed: int | None = None, best: str | None = None) -> FitSpec:
-        """The specification of a fit on this device; `seed` is that of params.yaml unless given."""
-        return FitSpec(
-            network, self.params.seed if seed is None else seed, self.device.precision, best, self.device.replicas
-        )
+    def spec(self, network: AnyNetwork, seed: int | None = None, best: str | None = None) -> FitSpec:
+        """The specification of a fit on this device; `seed` is that of params.yaml unless given.
+
+        Raises:
+            DataError: a file of the network was changed since the stage `config` ran.
+        """
+        seed = self.params.seed if seed is None else seed
+        files = {name: self._file(name) for name in own_files.names(network)}
+        return FitSpec(network, seed, self.device.precision, best, self.device.replicas, files)
+
+    def _file(self, name: str) -> bytes:
+        if name not in self.files:
+            content = own_files.read(name, self.paths.own_networks)
+            if own_files.recorded(self.paths.network_files).get(name, digest(content)) != digest(content):
+                raise DataError(f"{FOLDER}/{name}: changed since the stage `config` ran; run `dvc repro`")
+            self.files[name] = content
+        return self.files[name]
 
     def settings_digest(self, spec: FitSpec) -> str:
         """Digest of everything that a fit's result follows from, except data and code."""
@@ -99,9 +114,10 @@ class Trainer:
 
     def key(self, spec: FitSpec) -> str:
         """Digest of everything that a fit's result follows from."""
-        return provenance.digest(self.settings_digest(spec), self.data.info.digest, provenance.code_digest("train"))
+        code = provenance.code_digest("train")
+        return provenance.digest(self.settings_digest(spec), self.data.info.digest, code, _digests(spec))
 
-    def title(self, name: str, network: NetworkConfig) -> str:
+    def title(self, name: str, network: AnyNetwork) -> str:
         """The name of a network's run: that of the network, with the changes of a DVC experiment."""
         return " · ".join(filter(None, [name, baseline.changes(self.paths, name, network)]))[:MAX_TITLE]
 
@@ -124,23 +140,24 @@ class Trainer:
         async with self.engine.slot():
             with self.tracker.run(job.title or job.name, parent=job.parent) as run:
                 monitor.on_run(run.id)
-                layers = architecture.trace(network, info.image, len(info.classes))
-                counts = Counts.of(layers)
                 about = self.description(job)
                 run.tags({"params.digest": self.settings_digest(job.spec)} | about.tags)
                 run.params(about.params | dict(job.params or self._settings(job.spec)))
-                run.metrics(counts.model_dump())
+                if isinstance(network, NetworkConfig):
+                    layers = network.trace(info.image, len(info.classes))
+                    _log_layers(job, run, layers, Counts.of(layers))
                 if job.output:
-                    run.table("layers", layer_table(layers))
                     run.dataset(info, "training")
                     if self.paths.validation.is_dir():  # to look at, not to depend on
                         run.file(self.paths.validation)
                 outcome = self._earlier(job, run) or await self._fitted(job, monitor, run)
                 if outcome is not None:
+                    if not isinstance(network, NetworkConfig):  # known now that it was built
+                        _log_layers(job, run, outcome.layers, outcome.counts)
                     scores = outcome.validation.model_dump()
                     run.metrics({f"validation_{metric}": value for metric, value in scores.items()})
                     if outcome.model:
-                        self._keep(job, outcome, outcome.model, counts, run)
+                        self._keep(job, outcome, outcome.model, run)
         return outcome
 
     def _earlier(self, job: Job, run: Run) -> FitOutcome | None:
@@ -183,7 +200,7 @@ class Trainer:
             monitor.on_end()
         return outcome
 
-    def _keep(self, job: Job, outcome: FitOutcome, model: FittedModel, counts: Counts, run: Run) -> None:
+    def _keep(self, job: Job, outcome: FitOutcome, model: FittedModel, run: Run) -> None:
         if job.output is None:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / MODEL
@@ -206,17 +223,20 @@ class Trainer:
             device=self.device,
             origin=provenance.origin(self.paths.root, self.tracker.stage),
             sha256=sha256(model.file).hexdigest(),
-            counts=counts,
+            counts=outcome.counts,
             validation=outcome.validation,
             limits=model.limits,
             run_id=run.id,
             model_uri=run.model_uri,
+            files=_digests(job.spec),
         )
         with self.tracker.stopwatch("writing"):
             record.write(job.output)
 
     def _log_model(self, job: Job, file: Path, run: Run) -> None:
-        run.model(ModelToLog(job.title or job.name, file, self.data.train.images[:EXAMPLE], self.data.info))
+        network, files = job.spec.network, job.spec.files
+        code = OwnCode(network.file, files[network.file]) if isinstance(network, OwnNetwork) else None
+        run.model(ModelToLog(job.title or job.name, file, self.data.train.images[:EXAMPLE], self.data.info, code))
 
     def description(self, job: Job) -> Description:
         """The description of a fit's run."""
@@ -248,7 +268,7 @@ class Trainer:
         }
 
 
-async def train_network(name: str, network: NetworkConfig, trainer: Trainer) -> None:
+async def train_network(name: str, network: AnyNetwork, trainer: Trainer) -> None:
     """Train a network with the project's parameters; write its model, history and record.
 
     Killed, it resumes from its last checkpoint when it is started again with the same settings, data and code.
@@ -281,16 +301,32 @@ def no_better_than_one_class(accuracy: float, labels: np.ndarray) -> str | None:
     )
 
 
-def layer_table(layers: list[architecture.Traced]) -> pd.DataFrame:
+def _digests(spec: FitSpec) -> dict[str, str]:
+    return {name: digest(content) for name, content in spec.files.items()}
+
+
+def _log_layers(job: Job, run: Run, layers: Sequence[Traced | LayerRow] | None, counts: Counts) -> None:
+    run.metrics(counts.known)
+    if job.output and layers:
+        run.table("layers", layer_table(layers))
+
+
+def layer_table(layers: Sequence[Traced | LayerRow]) -> pd.DataFrame:
     """One row per layer: layer, kind, output shape, parameters, non_trainable, multiply_adds of one image."""
     return pd.DataFrame(
         {
-            "layer": row.layer.name,
-            "kind": type(row.layer).__name__,
-            "output": "x".join(map(str, row.output_shape)),
+            **_shown(row),
             "parameters": row.parameters,
             "non_trainable": row.non_trainable,
             "multiply_adds": row.multiply_adds,
         }
         for row in layers
     )
+
+
+def _shown(row: Traced | LayerRow) -> dict[str, str]:
+    if isinstance(row, LayerRow):
+        name, kind, shape = row.name, row.kind, row.output
+    else:
+        name, kind, shape = row.layer.name, type(row.layer).__name__, row.output_shape
+    return {"layer": name, "kind": kind, "output": "x".join(map(str, shape))}

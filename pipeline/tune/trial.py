@@ -19,6 +19,7 @@ class Outcome:
     """The outcome of a trial, or of a finalist's fit.
 
     `status`: COMPLETED, PRUNED or FAILED. `curve`: the metrics of each epoch. `run_id`: the ID of its MLflow run.
+    `counts`: parameters and the like, where completed.
     """
 
     status: str
@@ -26,6 +27,7 @@ class Outcome:
     curve: list[Metrics]
     error: str | None = None
     run_id: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Trial:
     curve: list[Metrics] = field(default_factory=list)
     error: str | None = None
     run_id: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
 
     def ended(self, outcome: Outcome) -> "Trial":
         """The trial with its outcome."""

@@ -6,8 +6,9 @@ from pydantic import ValidationError
 
 from models.architecture import ShapeError
 from pipeline.core import config, provenance, search_space
-from pipeline.core.config import NetworkConfig
+from pipeline.core.config import AnyNetwork, NetworkConfig
 from pipeline.core.errors import TrainingError
+from pipeline.core.records import Counts
 from pipeline.train.monitor import Epoch, Monitor
 from pipeline.train.train import Job, Trainer
 from pipeline.tune.search import ShouldStop
@@ -36,10 +37,17 @@ class TrialRunner:
         """Digest of everything that the search follows from."""
         return provenance.digest(self.settings_digest, self.trainer.data.info.digest, provenance.code_digest("tune"))
 
-    def network(self, trial: Trial) -> NetworkConfig:
+    def network(self, trial: Trial) -> AnyNetwork:
         """The base network with the values of a trial."""
         block = search_space.apply(self.trainer.params.base.model_dump(mode="json"), trial.values)
         return config.network_from(block | {"fit": block["fit"] | {"epochs": trial.epochs}})
+
+    def counts(self, trial: Trial, outcome: Outcome | Trial) -> dict[str, int]:
+        """Counts of the network of a trial; those of the user's own code are known once it was built."""
+        network, info = self.network(trial), self.trainer.data.info
+        if isinstance(network, NetworkConfig):
+            return Counts.of(network.trace(info.image, len(info.classes))).known
+        return outcome.counts
 
     async def trial(self, trial: Trial, should_stop: ShouldStop) -> Outcome:
         """Train a trial until its end, or until `should_stop`."""
@@ -69,7 +77,7 @@ class TrialRunner:
         if fitted is None:
             return Outcome("PRUNED", {}, monitor.curve, None, monitor.run_id)
         metrics = {f"val_{metric}": value for metric, value in fitted.validation.model_dump().items()}
-        return Outcome("COMPLETED", metrics, monitor.curve, None, monitor.run_id)
+        return Outcome("COMPLETED", metrics, monitor.curve, None, monitor.run_id, fitted.counts.known)
 
 
 class _TrialMonitor(Monitor):

@@ -12,11 +12,10 @@ import pandas as pd
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from models.architecture import trace
 from pipeline.core import atomic, config, search_space
-from pipeline.core.config import TUNED, NetworkConfig, Params
+from pipeline.core.config import TUNED, AnyNetwork, Params
 from pipeline.core.errors import TrainingError
-from pipeline.core.records import RECORD, Counts, SearchRecord
+from pipeline.core.records import RECORD, SearchRecord
 from pipeline.core.summary import differences
 from pipeline.tracking import Run, description
 from pipeline.train.train import Trainer, train_network
@@ -155,9 +154,8 @@ def _changes(trial: Trial, runner: TrialRunner) -> str:
 
 
 def _row(trial: Trial, seed: int, outcome: Outcome, runner: TrialRunner) -> dict[str, Any]:
-    info = runner.trainer.data.info
-    counts = Counts.of(trace(runner.network(trial), info.image, len(info.classes)))
-    row = {"trial": trial.number, "seed": seed, "status": outcome.status, "parameters": counts.parameters}
+    parameters = runner.counts(trial, outcome).get("parameters")
+    row = {"trial": trial.number, "seed": seed, "status": outcome.status, "parameters": parameters}
     return row | {name: outcome.metrics.get(name) for name in METRICS}
 
 
@@ -168,16 +166,15 @@ def search_tags(runner: TrialRunner, winner: str = "") -> dict[str, str]:
     return description.tags("search", scope, winner, f"Record: `{(paths.search / RECORD).relative_to(paths.root)}`")
 
 
-def log_winner(winner: Trial, network: NetworkConfig, runner: TrialRunner, run: Run) -> None:
+def log_winner(winner: Trial, network: AnyNetwork, runner: TrialRunner, run: Run) -> None:
     """Log the winning trial to the search's run, with the names of parameters and metrics that other runs have."""
-    info = runner.trainer.data.info
-    counts = Counts.of(trace(network, info.image, len(info.classes))).model_dump()
+    counts = runner.counts(winner, winner)
     run.params(description.params(network))
     run.metrics(counts | {name.replace("val_", "validation_"): value for name, value in winner.metrics.items()})
     run.tags(search_tags(runner, f"Winner: trial {winner.number}. Its metrics are shown; `{TUNED}` is trained longer."))
 
 
-def pasteable(network: NetworkConfig, params: Params) -> str:
+def pasteable(network: AnyNetwork, params: Params) -> str:
     """A network's block as YAML to paste under `models`, without what equals the defaults."""
     block = network.model_dump(mode="json", exclude_defaults=True)
     fit = _differing(block.pop("fit"), params.fit.model_dump(mode="json"))
