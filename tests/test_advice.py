@@ -9,7 +9,7 @@ from scipy import stats
 from pipeline.core import config
 from pipeline.core.advice import advice
 from pipeline.core.command import Stopwatch
-from pipeline.core.records import Scores
+from pipeline.core.records import Counts, Scores
 from pipeline.engine import engine
 from pipeline.train.task import FitOutcome
 from pipeline.train.train import Trainer, no_better_than_one_class, train_network
@@ -39,6 +39,9 @@ def test_advice_follows_the_settings(project: Project):
     )
 
 
+COUNTS = Counts(parameters=1, trainable_parameters=1, non_trainable_parameters=0, multiply_adds=1)
+
+
 def test_training_warns_about_a_network_that_guesses(
     validated: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -47,7 +50,7 @@ def test_training_warns_about_a_network_that_guesses(
     for accuracy, warned in ((0.1, True), (0.9, False)):
 
         async def train(*_: Any, accuracy: float = accuracy) -> FitOutcome:
-            return FitOutcome([], Scores(accuracy=accuracy, loss=2.3), None)
+            return FitOutcome([], Scores(accuracy=accuracy, loss=2.3), COUNTS, None)
 
         monkeypatch.setattr(Trainer, "train", train)
         engine.complete(train_network("model_1", params.network("model_1"), trainer))

@@ -220,6 +220,6 @@ def test_alternatives_of_pairs_are_lists_in_a_list(base):
     [sides, strides] = search_space.dimensions(
         {"blocks": [{"kernel_size": [3, [1, 5]], "stride": [1, 2]}, {}, {}]}, base
     )
-    assert (sides.values, strides.values) == ((3, [1, 5]), (1, 2))
-    block = search_space.apply(base, {sides.name: [1, 5], strides.name: 2})
-    assert config.network_from(block).blocks[0].kernel_size == (1, 5)
+    assert [dimension.extremes for dimension in (sides, strides)] == [(3, [1, 5]), (1, 2)]
+    network = config.network_from(search_space.apply(base, {sides.name: [1, 5], strides.name: 2}))
+    assert network.model_dump()["blocks"][0]["kernel_size"] == (1, 5)
