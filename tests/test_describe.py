@@ -1,4 +1,4 @@
-"""The command models.describe: table, warnings, speed and errors."""
+"""The command pipeline.describe: table, warnings, speed and errors."""
 
 import json
 import resource
@@ -11,11 +11,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from ruamel.yaml import YAML
 
-from models import architecture, describe, drawing
+from models import architecture
 from models.spec import Network
 from pipeline.core import config
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Paths
+from pipeline.describe import describe, drawing
 
 ROOT = Path(__file__).parents[1]
 YAML_READER = YAML(typ="safe", pure=True)
@@ -32,7 +33,7 @@ def warnings(image: tuple[int, int, int] = (28, 28, 1), **settings: object) -> l
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "models.describe", *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "pipeline.describe", *arguments], cwd=ROOT, capture_output=True, text=True
     )
 
 
@@ -63,7 +64,7 @@ def test_image_size_and_classes_default_to_those_of_the_dataset() -> None:
 
 def test_takes_less_than_a_second_without_tensorflow() -> None:
     code = (
-        "import sys; sys.argv[1:] = ['model_2']; from models.describe import main; main(); "
+        "import sys; sys.argv[1:] = ['model_2']; from pipeline.describe.__main__ import main; main(); "
         "print({'tensorflow', 'keras'} & set(sys.modules))"
     )
     best = float("inf")

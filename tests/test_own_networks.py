@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 import requests
 
-from models import describe, inference
+from models import inference
 from pipeline.config.__main__ import check
 from pipeline.core import config, dataset, records
 from pipeline.core.command import Stopwatch
 from pipeline.core.errors import ConfigError, DataError, TrainingError
 from pipeline.core.records import Counts
+from pipeline.describe import describe
 from pipeline.runtime import saved_model
 from pipeline.train.fit import Fitted, fit
 from pipeline.train.monitor import Monitor

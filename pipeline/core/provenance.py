@@ -15,7 +15,6 @@ from models.spec import Spec
 SHARED = ("models", "pipeline/core", "pipeline/runtime", "pipeline/train")
 # The code that the result of a fit or of a search follows from, as under `deps` of their stages in dvc.yaml.
 CODE = {"train": SHARED, "tune": (*SHARED, "pipeline/tune")}
-NO_EFFECT = {"models/describe.py", "models/describe_own.py", "models/drawing.py"}  # as in .dvcignore
 # What a result follows from.
 SOURCES = ("models", "own_networks", "pipeline", "data/catalog.yaml", "dvc.yaml", "params.yaml")
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pydantic", "mlflow")
@@ -55,8 +54,7 @@ def code_digest(stage: str) -> str:
     """Digest of the code of a stage and of the versions of the packages that compute."""
     root = Path(__file__).parents[2]
     sources = sorted(path for folder in CODE[stage] for path in (root / folder).rglob("*.py"))
-    names = {path.relative_to(root).as_posix(): path for path in sources}
-    content = {name: path.read_text(encoding="utf-8") for name, path in names.items() if name not in NO_EFFECT}
+    content = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in sources}
     return digest(content, requirements())
 
 

@@ -1,7 +1,5 @@
 """The table of a network of the user's own code. Its file is run, and TensorFlow is loaded, to build the network."""
 
-import importlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ from rich.table import Table
 
 from models import own_code
 from models.own_code import LayerRow, OwnCode, OwnNetwork
+from pipeline.runtime.startup import load_tensorflow
 
 
 def layers(network: OwnNetwork, image: tuple[int, int, int], classes: int, freeze: Any = ()) -> list[LayerRow]:
@@ -18,26 +17,13 @@ def layers(network: OwnNetwork, image: tuple[int, int, int], classes: int, freez
         BuildError: the builder fails, or no layer matches a pattern of `freeze`.
     """
     folder = Path(own_code.FOLDER)
-    _load_tensorflow()
+    load_tensorflow()
     from models import own_network  # takes seconds
 
     code = OwnCode(network.file, (folder / network.file).read_bytes())
     model = own_network.build(network, code, image, classes, "float32", seed=0)
     own_network.freeze(model, freeze)
     return own_network.layer_rows(model)
-
-
-def _load_tensorflow() -> None:
-    """Load TensorFlow without what its libraries write to the file descriptor of stderr."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    original = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow").zeros(1)  # looks for GPUs
-        finally:
-            os.dup2(original, 2)
-            os.close(original)
 
 
 def table(rows: list[LayerRow], image: tuple[int, ...]) -> Table:

@@ -1,16 +1,6 @@
-"""Describe a network without training it:  python -m models.describe model_2 [--image 32x32x3] [--draw]
+"""The description of a network: layers with counts and receptive fields, warnings, and the errors of its configuration."""
 
-Refuses what the configuration refuses. Prints a row per layer: output shape, parameters and multiply-adds per image
-(each with its share of the total), and the receptive field in pixels of the image. Warns of pooling that loses
-positions and of dense layers that hold nearly all parameters. Networks are read from params.yaml and
-models/gallery.yaml. Image size and number of classes default to those of the dataset in params.yaml.
-
-With --draw, prints a Mermaid flowchart instead; with --override, the network as DVC's `-S` takes it.
-"""
-
-import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from models import architecture, describe_own, drawing
+from models import architecture
 from models import layer_types as kinds
 from models.architecture import Shape, ShapeError, Traced
 from models.spec import Network
@@ -28,8 +18,9 @@ from pipeline.core.config import OwnNetworkConfig, Params
 from pipeline.core.config_errors import listing
 from pipeline.core.errors import ConfigError
 from pipeline.core.paths import Paths
+from pipeline.describe import drawing, own
 
-GALLERY = Path(__file__).with_name("gallery.yaml")
+GALLERY = Path(architecture.__file__).with_name("gallery.yaml")
 DENSE_SHARE = 0.8  # of the parameters; above it, the network is warned of
 
 
@@ -135,14 +126,6 @@ def _share(part: int, total: int) -> str:
     return f"{part / total:.1%}" if part else ""
 
 
-def _image(text: str) -> tuple[int, int, int]:
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"found {text}; allowed: HEIGHTxWIDTHxCHANNELS, for example 32x32x3")
-    height, width, channels = map(int, match.groups())
-    return height, width, channels
-
-
 def describe(name: str, image: tuple[int, int, int] | None, classes: int | None, *, draw: bool = False) -> None:
     """Print the table and the warnings, or the drawing.
 
@@ -159,10 +142,10 @@ def describe(name: str, image: tuple[int, int, int] | None, classes: int | None,
         entry = datasets[dataset]
         size = image or entry.image
         try:
-            rows = describe_own.layers(described, size, classes or len(entry.classes), described.freeze)
+            rows = own.layers(described, size, classes or len(entry.classes), described.freeze)
         except Exception as error:  # of the user's code
             raise ConfigError(f"models.{name}: {error}") from None
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(describe_own.table(rows, size))
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(own.table(rows, size))
         return
     if entry := datasets.get(dataset):
         image, names = image or entry.image, entry.classes[:classes] if classes else entry.classes
@@ -190,24 +173,3 @@ def override(name: str) -> str:
     raw = yaml_file.read(Paths(Path()).params)
     block = written(name, raw if isinstance(raw, dict) else {}, yaml_file.read(GALLERY))
     return json.dumps(block, separators=(",", ":")).replace('"', "")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="a network of params.yaml or models/gallery.yaml")
-    parser.add_argument("--image", type=_image, metavar="HxWxC", help="size of the images, instead of the dataset's")
-    parser.add_argument("--classes", type=int, help="number of classes, instead of the dataset's")
-    parser.add_argument("--draw", action="store_true", help="print a Mermaid flowchart")
-    parser.add_argument("--override", action="store_true", help="print the network as DVC's -S takes it")
-    arguments = parser.parse_args()
-    try:
-        if arguments.override:
-            print(override(arguments.name))
-        else:
-            describe(arguments.name, arguments.image, arguments.classes, draw=arguments.draw)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Networks described before they are trained: tables, warnings, drawings."""
