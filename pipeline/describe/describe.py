@@ -1,4 +1,4 @@
-"""The description of a network: layers with counts and receptive fields, warnings, and the errors of its configuration."""
+"""Description of a network: layers with counts and receptive fields, warnings, and errors of its configuration."""
 
 import json
 import sys
