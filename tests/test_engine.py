@@ -114,7 +114,8 @@ def test_tasks_report_and_return(used: Engine):
     assert found == [(name, "the data") for name in "abc"]
     assert sorted(step for step, _ in heard) == [0, 0, 0, 1, 1, 1]
     assert (os.getpid() in {process for _, process in heard}) == isinstance(used, InProcess)
-    assert used.device.kind == "cpu"
+    if not isinstance(used, InProcess):  # TensorFlow may be running in this one
+        assert used.device.kind == "cpu"
 
 
 def test_a_task_that_is_stopped_has_no_result_and_frees_its_process(used: Engine):
@@ -394,5 +395,5 @@ def test_the_result_is_the_same_in_one_process_on_a_cluster_and_after_kills(
     assert set(expected) >= {*tables, *replicates, "artifacts/tune/tuned/model.keras"}
     kill_within(project, 2)
     assert searched(project, "tune", FIT_WORKERS="2") == expected
-    with cluster(tmp_path_factory.mktemp("cluster")) as environment:
+    with cluster(tmp_path_factory.mktemp("cluster"), workers=2) as environment:
         assert searched(project, **environment) == expected

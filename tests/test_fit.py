@@ -243,7 +243,6 @@ print(found.history)
             2,
         ),
         # The loss rises from the first epoch: training stops early and restores weights from before the kill.
-        ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant"}, 2, 1),
         ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant", "ema": 0.5}, 2, 1),
     ],
     ids=["most options", "early stopping", "ema and early stopping"],

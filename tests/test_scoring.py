@@ -339,5 +339,5 @@ def test_any_form_is_read_or_refused(content: bytes, wrapped: bool, boundary: by
     with suppress(HTTPException):
         found = uploads._field(body, boundary)
         assert found in body
-    if wrapped and boundary not in content:
+    if wrapped and b"--" + boundary not in content + b"\r\n" and boundary not in content:
         assert found == content
