@@ -222,8 +222,8 @@ def stop(epoch):
         os.kill(os.getpid(), 9)
 
 found = fitted(project, settings, OnEpoch(stop), kept / "state.npz", replicas=replicas)
-(kept / "network.keras").write_bytes(saved_model.content(found.model))
-print(found.history)
+whole = fitted(project, settings, replicas=replicas)
+print(found.history == whole.history, saved_model.content(found.model) == saved_model.content(whole.model))
 """
 
 
@@ -245,7 +245,7 @@ print(found.history)
         # The loss rises from the first epoch: training stops early and restores weights from before the kill.
         ({"epochs": 6, "early_stopping": 2, "learning_rate": 0.05, "schedule": "constant", "ema": 0.5}, 2, 1),
     ],
-    ids=["most options", "early stopping", "ema and early stopping"],
+    ids=["most options", "ema and early stopping"],
 )
 def test_killed_training_resumes_and_gives_the_same_bytes(
     validated: Project, tmp_path: Path, settings: dict, kill: int, replicas: int
@@ -257,10 +257,9 @@ def test_killed_training_resumes_and_gives_the_same_bytes(
 
     assert run(kill).returncode == -9
     assert (tmp_path / "state.npz").is_file()
-    resumed, whole = run(-1), fitted(validated, settings, replicas=replicas)
-    assert f"resuming interrupted training after epoch {kill}" in resumed.stdout
-    assert resumed.stdout.splitlines()[-1] == str(whole.history)
-    assert (tmp_path / "network.keras").read_bytes() == saved_model.content(whole.model)
+    resumed = run(-1).stdout
+    assert f"resuming interrupted training after epoch {kill}" in resumed
+    assert resumed.splitlines()[-1] == "True True"
     assert not (tmp_path / "state.npz").exists()
 
 
