@@ -21,7 +21,7 @@ from pipeline.tune.trial import Outcome, Trial
 from pipeline.tune.trial_runner import TrialRunner
 from pipeline.tune.tune import log_winner, tune
 
-from .conftest import Here, Project
+from .conftest import Here, Project, yaml
 from .test_train_output import refuse
 
 EPOCH = {"loss": 1.0, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.4}
@@ -33,6 +33,23 @@ def runner(copy_of_validated: Project, no_store: None) -> TrialRunner:
     paths = copy_of_validated.paths
     params = config.load(paths)
     return TrialRunner(Trainer.create("tune", params, paths, Here(params.runtime), Stopwatch()))
+
+
+def test_a_search_of_own_code_is_resumed_only_with_the_same_file(copy_of_validated: Project, no_store: None):
+    paths, params = copy_of_validated.paths, copy_of_validated.params()
+    tune = params["tune"] | {"base": "mine", "space": {"arguments": {"width": [4, 8]}}}
+    mine = {"builder": "example:make", "arguments": {"width": 4}}
+    yaml.dump(params | {"models": params["models"] | {"mine": mine}, "tune": tune}, paths.params)
+
+    def key() -> str:
+        loaded = config.load(paths)
+        return TrialRunner(Trainer.create("tune", loaded, paths, Here(loaded.runtime), Stopwatch())).key
+
+    before = key()
+    assert key() == before
+    with (paths.own_networks / "example.py").open("a") as file:
+        file.write("# changed\n")
+    assert key() != before
 
 
 def outcome_of(runner: TrialRunner, trial: Trial, should_stop: ShouldStop = lambda curve: False) -> Outcome:

@@ -35,7 +35,8 @@ class TrialRunner:
     @property
     def key(self) -> str:
         """Digest of everything that the search follows from."""
-        return provenance.digest(self.settings_digest, self.trainer.data.info.digest, provenance.code_digest("tune"))
+        base = self.trainer.key(self.trainer.spec(self.trainer.params.base))  # data and the user's own code included
+        return provenance.digest(self.settings_digest, base, provenance.code_digest("tune"))
 
     def network(self, trial: Trial) -> AnyNetwork:
         """The base network with the values of a trial."""
