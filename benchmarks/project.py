@@ -1,7 +1,8 @@
-"""Folders to run the pipeline in, with the project's own parameters and catalog in part replaced."""
+"""Folders and clones to run the pipeline in, with the project's own parameters and catalog in part replaced."""
 
 import argparse
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ def create(folder: Path, changes: Mapping[str, Any], datasets: Mapping[str, Any]
     yaml.dump(params, paths.params)
     yaml.dump(catalog | dict(datasets or {}), paths.catalog)
     return paths
+
+
+def clone(folder: Path) -> None:
+    """Clone the last commit, without the outputs that DVC caches."""
+    subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), str(folder)], check=True)
 
 
 def mirror() -> str | None:

@@ -29,7 +29,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from benchmarks.contenders.turns import BATCH
-from benchmarks.project import ROOT, mirror, parser
+from benchmarks.project import ROOT, clone, mirror, parser
 from models import architecture
 from pipeline.core import config, dataset
 from pipeline.core.paths import Paths
@@ -262,11 +262,6 @@ def run(folder: Path, *command: str) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
     return done.stdout
-
-
-def clone(folder: Path) -> None:
-    """Clone the last commit, without the outputs that DVC caches."""
-    run(ROOT, "git", "clone", "--quiet", "--shared", str(ROOT), str(folder))
 
 
 def project(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
