@@ -10,7 +10,7 @@ DEVELOPMENT := $(VENV)/.installed-requirements-dev
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick repro compare ui serve test check audit bench readme lock
+.PHONY: help setup quick repro compare ui serve test check audit bench mnist readme lock
 
 help:  ## list all targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ audit: $(DEVELOPMENT)  ## compare the pinned packages with known advisories (nee
 
 bench: setup $(BENCH)/.installed  ## compare speed with plain Keras and PyTorch (ARGS="--only training")
 	python -m benchmarks.speed $(ARGS)
+
+mnist: setup  ## run the pipeline on all of MNIST, for hours, and write docs/mnist.md; resumable
+	python -m benchmarks.mnist
 
 readme: setup  ## update the table of results in the README
 	python -m pipeline.report.readme
