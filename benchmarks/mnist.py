@@ -20,7 +20,7 @@ from benchmarks.project import ROOT, clone, create, mirror, parser, yaml
 from pipeline.core import atomic, config
 from pipeline.core.paths import Paths
 from pipeline.evaluate.significance import seeds_interval, seeds_test
-from pipeline.report import markdown, markers, results, search_figures
+from pipeline.report import markdown, markers, results, search_figures, svg
 from pipeline.report.results import Results
 
 FOLDER = ROOT / ".bench" / "mnist"
@@ -93,6 +93,13 @@ def detectable(deviation: float, seeds: int) -> float:
     return optimize.brentq(excess, 0, 20) * deviation / np.sqrt(seeds)
 
 
+def standalone(figure: str) -> str:
+    """A figure of the report as a file: with its namespace, a white background, and colours instead of variables."""
+    for colour, name in svg.VARIABLES.items():
+        figure = figure.replace(f"var(--{name})", colour)
+    return figure.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background: white" ', 1)
+
+
 def write(folder: Path) -> None:
     """Write the tables of docs/mnist.md and its figures."""
     paths = Paths(folder)
@@ -110,7 +117,7 @@ def write(folder: Path) -> None:
         markers.write(DOCUMENT, BEGIN.format(name), END.format(name), text)
     figure = search_figures.effects(found.search)
     assert figure
-    atomic.write_text(IMAGES / "mnist_effects.svg", figure)
+    atomic.write_text(IMAGES / "mnist_effects.svg", standalone(figure))
     shutil.copyfile(paths.results / "report.html", DOCUMENT.with_name("mnist_report.html"))
 
 
