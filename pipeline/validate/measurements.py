@@ -2,11 +2,13 @@
 
 import hashlib
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from pipeline.core import machine
 from pipeline.core.dataset import SPLITS
 from pipeline.formats.images import Images
 from pipeline.validate import label_errors, near_duplicates, registration
@@ -16,6 +18,8 @@ CHUNK = 4096  # pairs compared at a time
 NONE = -1  # in a column of row numbers
 CHANCE = 3  # standard errors by which the means of two splits may differ before the difference counts as drift
 REGISTERED = 3.0  # weight of a residual after registration, which fits seven unknowns, as a distance
+THREADS = 8  # at most: each holds a chunk
+Columns = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,13 @@ def measure(published: dict[str, Images]) -> tuple[pd.DataFrame, np.ndarray]:
     for name, split in published.items():
         count, height, width, channels = split.images.shape
         spectrum = np.empty((count, channels, near_duplicates.COARSE**2), np.float16)
-        parts = []
-        for chunk in chunks(count, (height, width, channels)):
-            images = split.images[chunk]
-            spectrum[chunk] = near_duplicates.frequencies(images)
-            parts.append(_statistics(images))
+
+        def measured(chunk: slice, images: np.ndarray = split.images, spectrum: np.ndarray = spectrum) -> Columns:
+            spectrum[chunk] = near_duplicates.frequencies(images[chunk])
+            return _statistics(images[chunk])
+
+        with ThreadPoolExecutor(min(machine.cores(), THREADS)) as pool:
+            parts = list(pool.map(measured, chunks(count, (height, width, channels))))
         columns = {column: np.concatenate([part[column] for part in parts]) for column in parts[0]}
         shape = {"height": height, "width": width, "channels": channels}
         identity = {"published": name, "index": np.arange(count, dtype=np.int32), "label": split.labels}
@@ -56,7 +62,7 @@ def chunks(count: int, shape: tuple[int, ...]) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def _statistics(images: np.ndarray) -> dict[str, np.ndarray]:
+def _statistics(images: np.ndarray) -> Columns:
     pixels = images.reshape(len(images), -1)
     centred = pixels.astype(np.float32)
     mean = centred.mean(axis=1)
