@@ -1,0 +1,43 @@
+"""The run on all of MNIST: its parameters, and the figures of its page."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import mnist, mnist_errors
+from pipeline.core import config
+from pipeline.core.paths import Paths
+from pipeline.evaluate.significance import seeds_test
+
+
+def test_parameters_are_valid(tmp_path: Path) -> None:
+    mnist.prepare(tmp_path / "clone")
+    params = config.load(Paths(tmp_path / "clone"))
+    assert {"model_1", "model_2", "recipe", "lenet"} <= set(params.models)
+    assert params.data.dataset == "mnist"
+    assert params.search.trials >= 48
+    assert params.evaluate.seeds >= 5
+
+
+def test_detectable_difference_is_found_with_its_power() -> None:
+    draws = np.random.default_rng(1)
+    found = seeds_test(mnist.detectable(0.04, 5) + draws.normal(0, 0.04, (20_000, 5))) < 1 - mnist.LEVEL
+    assert found.mean() == pytest.approx(mnist.POWER, abs=0.01)
+
+
+def test_errors_are_counted_by_the_seeds_that_share_them() -> None:
+    labels = np.array([0, 1, 1, 0])
+    right, wrong = np.array([0.9, 0.1]), np.array([0.4, 0.6])
+    # Of class 0, 1, 1, 0: one seed errs on the last image, the other on the second and on the last.
+    outputs = np.array([[right, right[::-1], right[::-1], wrong], [right, wrong[::-1], right[::-1], wrong]])
+    assert mnist_errors.shared(outputs.argmax(axis=2) != labels) == [1, 1]
+    row = mnist_errors.table({"net": outputs}, labels, "net").splitlines()[2]
+    assert row.startswith("| net | 1, 2 | 1, 1 | 1 |")
+    assert row.endswith("| 1 |")
+
+
+def test_figure_stands_alone() -> None:
+    found = mnist.standalone('<svg viewBox="0 0 1 1"><path style="stroke: var(--ink)"/></svg>')
+    assert "var(" not in found
+    assert "xmlns" in found
