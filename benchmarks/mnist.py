@@ -11,13 +11,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from mlflow import MlflowClient
 from scipy import optimize, stats
 
 from benchmarks.project import ROOT, clone, create, mirror, parser, yaml
-from pipeline.core import atomic, config
+from pipeline.core import atomic, config, records
+from pipeline.core.config import Params
 from pipeline.core.paths import Paths
 from pipeline.evaluate.significance import seeds_interval, seeds_test
 from pipeline.report import markdown, markers, results, search_figures, svg
@@ -48,17 +51,29 @@ def run(folder: Path) -> None:
         sys.exit(done.returncode)
 
 
-def leaderboard(found: Results, commit: str) -> str:
-    """A row per network, the best first, with its errors on the test images."""
+def minutes(paths: Paths, params: Params, name: str) -> float:
+    """The mean wall time of the trainings of a network, from MLflow."""
+    trained = [
+        records.load_training(paths, name),
+        *records.load_replicates(paths, name, params.replicate_seeds).values(),
+    ]
+    client = MlflowClient(f"sqlite:///{paths.root}/mlflow.db")
+    runs = [client.get_run(record.run_id).info for record in trained if record.run_id]
+    return float(np.mean([run.end_time - run.start_time for run in runs if run.end_time])) / 60_000
+
+
+def leaderboard(found: Results, spent: Mapping[str, float], commit: str) -> str:
+    """A row per network, the best first, with its errors on the test images, and its minutes."""
     images, seeds = found.info.images["test"], found.tables["seeds"]
     errors = (images * (1 - seeds["accuracy"])).round().astype(int).groupby(seeds["model"]).agg(["mean", "min", "max"])
     over = f"mean ± standard deviation of {found.ranking.seeds} seeds"
-    lines = [f"| network | parameters | test accuracy, % ({over}) | test errors | test loss |", "|---|---|---|---|---|"]
+    head = ["network", "parameters", f"test accuracy, % ({over})", "test errors", "test loss", "minutes"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in found.ranking.table.to_dict("records"):
         mean, low, high = errors.loc[row["name"]]
         lines.append(
             f"| {row['name']} | {row['parameters']:,} | {100 * row['score']:.3f} ± {100 * row['std']:.3f} "
-            f"| {mean:.1f} ({low:.0f} to {high:.0f}) | {row['loss']:.4f} |"
+            f"| {mean:.1f} ({low:.0f} to {high:.0f}) | {row['loss']:.4f} | {spent[row['name']]:.1f} |"
         )
     device = next(iter(found.networks.values())).device
     counts = ", ".join(f"{count:,} {split}" for split, count in found.info.images.items())
@@ -103,13 +118,15 @@ def standalone(figure: str) -> str:
 def write(folder: Path) -> None:
     """Write the tables of docs/mnist.md and its figures."""
     paths = Paths(folder)
-    found = results.load(paths, config.load(paths).dimensions)
+    params = config.load(paths)
+    found = results.load(paths, params.dimensions)
+    spent = {name: minutes(paths, params, name) for name in found.networks}
     commit = subprocess.run(
         ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
     assert found.search
     texts = {
-        "leaderboard": leaderboard(found, commit),
+        "leaderboard": leaderboard(found, spent, commit),
         "verdict": verdict(found),
         "search": markdown.search(found.search).removeprefix("# Search\n\n"),
     }
