@@ -102,8 +102,10 @@ def training(folder: Path, repeats: int) -> str:
     header = ["", "images/s", "time / convpipe", "images / CPU second", "CPU time / convpipe"]
     header += ["first epoch, CPU s", "test accuracy", "memory, MB"]
     for model, batch in product(("model_1", "model_2"), BATCHES):
-        running = {"convpipe": Contender("training", "convpipe", model, folder, turns, batch)}
-        running["convpipe, 1 replica"] = Contender("training", "convpipe", model, folder, turns, batch, 1)
+        running = {
+            name: Contender("training", "convpipe", model, folder, turns, batch, replicas)
+            for name, replicas in (("convpipe", 1), ("convpipe, 2 replicas", 2))
+        }
         running["plain_keras"] = Contender("training", "plain_keras", model, folder, turns, batch)
         for name in ("torch_float32", "torch_bfloat16"):
             running[name] = Contender("pytorch", name, model, folder, turns, batch)
@@ -122,12 +124,13 @@ def training(folder: Path, repeats: int) -> str:
         sections.append(f"### Training {model}, batches of {batch}\n\n{table(header, rows)}\n")
         forward = sum(row.multiply_adds for row in architecture.trace(params.network(model), (28, 28, 1), 10))
         work = 3 * 2 * forward * images  # forward, and backward for inputs and weights; two operations each
-        for name, matrices in products.items():
+        for (name, matrices), trained in product(products.items(), ("convpipe", "convpipe, 2 replicas")):
             shares = []
             for time_of in ("wall", "cpu"):
-                rate, limit = work / ours.middle(time_of), matrices.middle("operations") / matrices.middle(time_of)
+                rate = work / running[trained].middle(time_of)
+                limit = matrices.middle("operations") / matrices.middle(time_of)
                 shares.append(f"{rate / 1e9:,.0f} of {limit / 1e9:,.0f} GFLOP ({rate / limit:.0%})")
-            sections.append(f"Share of {name}: {shares[0]} a second, {shares[1]} a CPU second.\n")
+            sections.append(f"{trained}, share of {name}: {shares[0]} a second, {shares[1]} a CPU second.\n")
     return "\n".join(sections)
 
 
@@ -279,20 +282,24 @@ def project(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
 SECTIONS: dict[str, Callable[[Path, int], str]] = {f.__name__: f for f in (training, search, growth, mnist, repro)}
 
 
-def machine() -> str:
+def machine() -> tuple[str, list[str]]:
+    """The processor, its cores and the load on it; and its instructions for matrices."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(": ")[1] for line in cpuinfo.splitlines() if line.startswith("model name")]
     instructions = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if f" {flag} " in cpuinfo]
     description = ", ".join([*(names or [platform.machine()])[:1], f"{os.cpu_count()} cores", *instructions])
-    return f"{description}; load average {os.getloadavg()[0]:.1f}"
+    return f"{description}; load average {os.getloadavg()[0]:.1f}", instructions
 
 
-def keep(name: str, text: str) -> None:
-    """Replace a section of RESULTS.md."""
+def keep(name: str, instructions: list[str], text: str) -> None:
+    """Replace a section of RESULTS.md: there is one for each kind of processor."""
     old = RESULTS.read_text()
     title = old[: old.index("<!-- ")]
-    found = dict(re.findall(r"(?ms)^<!-- (\w+) -->\n(.*?)(?=^<!-- |\Z)", old)) | {name: text}
-    sections = [f"<!-- {key} -->\n{found[key].rstrip()}\n" for key in SECTIONS if key in found]
+    own = f"{name}, {(instructions or [platform.machine()])[-1]}"
+    found = dict(re.findall(r"(?ms)^<!-- ([\w, ]+) -->\n(.*?)(?=^<!-- |\Z)", old)) | {own: text}
+    order = list(SECTIONS)
+    keys = sorted(found, key=lambda key: (order.index(key.partition(", ")[0]), key))
+    sections = [f"<!-- {key} -->\n{found[key].rstrip()}\n" for key in keys]
     RESULTS.write_text(title + "\n".join(sections))
 
 
@@ -305,8 +312,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project(Path(folder), {})
         for name in given.only:
-            origin = f"{date.today()}, commit {commit}, {machine()}; {given.repeats} repeats."
-            keep(name, f"{origin}\n\n{SECTIONS[name](Path(folder), given.repeats)}")
+            described, instructions = machine()
+            origin = f"{date.today()}, commit {commit}, {described}; {given.repeats} repeats."
+            keep(name, instructions, f"{origin}\n\n{SECTIONS[name](Path(folder), given.repeats)}")
 
 
 if __name__ == "__main__":
