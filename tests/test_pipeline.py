@@ -4,6 +4,7 @@ import hashlib
 import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
 from mlflow.entities import Run
 
 from pipeline.core import config, dataset, records
@@ -318,23 +320,62 @@ def test_looks_and_catalogue_entries_of_other_datasets_train_nothing(clone: Proj
     assert ran(clone.run("dvc", "repro").stdout) == ["config", "validate", "report"]
 
 
-def test_more_seeds_train_replicates_alone(clone: Project):
-    clone.change(evaluate={"seeds": 2})
-    assert ran(clone.run("dvc", "repro").stdout) == ["config", "replicate", "evaluate", "report"]
+def tutorial() -> tuple[list[list[str]], list[str]]:
+    """The commands of docs/tutorial.md, and the outputs that it quotes."""
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for kind, block in blocks if kind == "console" for line in block.splitlines()]
+    commands = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    return commands, [block for kind, block in blocks if not kind]
+
+
+def shapes(output: str) -> set[str]:
+    """The lines of an output without numbers and signs, and without what depends on which network is better."""
+    varying = r"[★≈▼>=<]|[-+]?\b\d[\d.,]*|model_2-average-base|model_2|average|max|within noise|worse"
+    return {" ".join(re.sub(varying, " ", line).split()) for line in output.splitlines()}
+
+
+def test_tutorial_over_seeds(clone: Project):
+    (experiment, get, compare, apply, remove), (shown, verdict) = tutorial()
+    assert experiment[-1] == "evaluate.seeds=5"
+    output = clone.run(*experiment[:-1], "evaluate.seeds=2").stdout  # with the small parameters of the tests
+    assert {"grid@average-base", "replicate"} <= set(ran(output)), "the grid and further seeds are trained"
+    assert "train@model_2" not in ran(output), "the rest comes from the cache"
+    assert shapes(shown) <= shapes(output)
+    clone.run(*get)
+    fetched = clone.root / get[-1]
+    sentences = shapes((fetched / "report.md").read_text(encoding="utf-8"))
+    assert shapes(verdict) <= sentences or any(" is better than " in sentence for sentence in sentences)
+    assert (fetched / "report.html").is_file()
+    assert compare == ["make", "compare"]
+    assert "grid.pooling=[average]" in clone.stage("compare", COLUMNS="200").stdout
+    clone.run(*apply)
+    assert clone.params()["grid"]["pooling"] == ["average"]
     seeds = pd.read_csv(clone.paths.evaluation / "seeds.csv")
-    assert list(zip(seeds["model"], seeds["seed"], strict=True)) == [(name, n) for name in NETWORKS for n in (42, 43)]
-    found = metrics(clone)["model_1"]
+    networks = ["model_2", "model_2-average-base"]
+    assert list(zip(seeds["model"], seeds["seed"], strict=True)) == [(name, n) for name in networks for n in (42, 43)]
+    found = metrics(clone)["model_2"]
     accuracies = seeds["accuracy"][:2]
     assert accuracies[0] == found["accuracy"]
     assert found["accuracy_mean"] == pytest.approx(accuracies.mean())
     assert found["accuracy_std"] == pytest.approx(accuracies.std())
-    report = (clone.paths.results / "report.md").read_text(encoding="utf-8")
-    assert "mean of 2 seeds ± std" in report
-    assert " over 2 seeds" in report
-    replicate = runs(clone)["model_1 seed 43"].data
-    assert replicate.tags["mlflow.parentRunId"] == found["run_id"]
+    replicate = next(run.data for name, run in runs(clone).items() if name.startswith("model_2") and "seed 43" in name)
     assert replicate.params["seed"] == "43"
     assert replicate.metrics["test_accuracy"] == accuracies[1]
+    clone.run(*remove)
+    assert clone.run("dvc", "exp", "list", "--name-only").stdout == ""
+
+
+def test_changes_of_the_tutorial_are_valid(project: Project):
+    """Those of its last table, as `dvc exp run` writes them into params.yaml."""
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    changes = re.findall(r"^\| .+ \| `(-S .+?)`", text, flags=re.MULTILINE)
+    assert len(changes) > 4
+    before = project.paths.params.read_bytes()
+    for change in changes:
+        apply_overrides(str(project.paths.params), [value for value in shlex.split(change) if value != "-S"])
+        config.load(project.paths)
+        project.paths.params.write_bytes(before)
 
 
 @pytest.mark.parametrize("stage", ["train@model_2", "report"])
