@@ -1,10 +1,11 @@
 """Run every out-of-date stage, networks side by side:  python -m pipeline.repro
 
 `dvc repro` runs one stage after another. This command trains the networks at the same time, each in a `dvc repro
---single-item` of its own, then runs `dvc repro` for the other stages. All files are the same as those of `dvc repro`.
+--single-item` of its own, and begins the search while the last of them train. Then it runs `dvc repro` for the other
+stages. All files are the same as those of `dvc repro`.
 
 By default, as many networks run as there are cores, or GPUs, and 2 GiB of free memory for each; REPRO_JOBS=N sets
-another number. When a network fails, those that are running finish, and no others start. Ctrl-C ends all of them. The
+another number. When a stage fails, those that are running finish, and no others start. Ctrl-C ends all of them. The
 next run resumes.
 """
 
@@ -43,11 +44,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     if jobs(params, len(params.networks)) > 1:
         try:
-            plan = Plan()
+            plan = Plan(params)
             if plan.unprepared:
                 if status := dvc(["repro", "validate"]):
                     sys.exit(status)
-                plan = Plan()
+                plan = Plan(params)
             count = jobs(params, len(plan.stale))
             if count > 1:
                 run_side_by_side(plan.stale, count, params)
@@ -86,16 +87,18 @@ def _on_cluster() -> bool:
 class Plan:
     """The stages that can run side by side, and which of them have to run.
 
-    They are those that train a network. On a cluster, the search joins them; on one machine it uses all cores alone.
+    They are those that train a network, and last the search, which begins when no network waits. With GPUs it runs
+    alone: a stage that runs beside others has one GPU, and a search uses all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, params: Params) -> None:
         from dvc.repo import Repo, lock_repo
 
-        together = re.compile(r"(train|grid)@|tune$" if _on_cluster() else r"(train|grid)@")
+        searches = params.tune is not None and (_on_cluster() or not machine.gpus(params.runtime))
+        together = re.compile(r"(train|grid)@|tune$" if searches else r"(train|grid)@")
         with Repo() as repo, lock_repo(repo):
             stages = [stage for stage in repo.index.stages if together.match(getattr(stage, "name", ""))]
-            self._names = [stage.name for stage in stages]
+            self.names = [stage.name for stage in stages]
             self.unprepared = any(stage.status() for stage in repo.stage.collect("validate", with_deps=True))
             out_of_date = [stage for stage in stages if not self.unprepared and stage.status()]
             self.stale = [stage.name for stage in out_of_date if not _restorable(stage)]
@@ -108,8 +111,8 @@ class Plan:
         file = paths.root / "dvc.lock"
         with Repo() as repo, lock_repo(repo):
             found = list(load_yaml(file)["stages"])
-            ordered = (name for name in self._names if name in found)
-            names = [next(ordered) if name in self._names else name for name in found]
+            ordered = (name for name in self.names if name in found)
+            names = [next(ordered) if name in self.names else name for name in found]
             if names != found:
                 locked = parse_yaml_for_update(file.read_text(encoding="utf-8"), file)
                 locked["stages"] = {name: locked["stages"][name] for name in names}

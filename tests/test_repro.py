@@ -192,6 +192,17 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def test_the_search_joins_the_networks_but_not_on_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    project = copy_project(tmp_path)
+    project.run("git", "init", "--quiet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    networks = ["train@model_1", "train@model_2"]
+    for gpus, expected in {"": [*networks, "tune"], "0,1": networks}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        assert repro.Plan(config.load(project.paths)).names == expected
+
+
 def test_default_number_of_networks(monkeypatch: pytest.MonkeyPatch):
     params = config.load(Project(ROOT).paths)
     for name in ("REPRO_JOBS", "DASK_SCHEDULER_ADDRESS"):
