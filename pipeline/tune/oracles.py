@@ -75,6 +75,7 @@ class Oracle(keras_tuner.Oracle):
     def __init__(self, tune: Tune, base: Block, seed: int, known: Mapping[int, Values]) -> None:
         self.tune, self.base, self.known = tune, base, known
         self.dimensions = search_space.dimensions(tune.space, base)
+        self._hashes: dict[tuple[tuple[str, Any], ...], str] = {}  # by values: an exhausted space is drawn from often
         super().__init__(
             objective=keras_tuner.Objective(tune.objective, OBJECTIVE_DIRECTIONS[tune.objective]),
             hyperparameters=hyperparameters(self.dimensions),
@@ -139,7 +140,11 @@ class Oracle(keras_tuner.Oracle):
         return values.get("tuner/epochs", self.tune.epochs)  # Hyperband begins most trials with fewer
 
     def _compute_values_hash(self, values: Values) -> str:
-        return search_space.identity(search_space.apply(self.base, sample(values, self.dimensions, self.base)))
+        drawn = tuple((dimension.name, values[dimension.name]) for dimension in self.dimensions)
+        if drawn not in self._hashes:
+            block = search_space.apply(self.base, sample(values, self.dimensions, self.base))
+            self._hashes[drawn] = search_space.identity(block)
+        return self._hashes[drawn]
 
     def score_trial(self, trial: KerasTunerTrial) -> None:
         pass  # `tell` has set the score
@@ -170,7 +175,9 @@ class _Bayesian(Oracle, keras_tuner.oracles.BayesianOptimizationOracle):
             response = super()._proposal(trial_id)
         if response["values"] is None or not self._duplicate(response["values"]):
             return response
-        candidates = [self._neutral(new) for _ in range(CANDIDATES) if (new := self._random_values()) is not None]
+        candidates = []
+        while len(candidates) < CANDIDATES and (new := self._random_values()) is not None:
+            candidates.append(self._neutral(new))
         if not candidates:
             return {"status": "STOPPED", "values": None}
         return {"status": "RUNNING", "values": min(candidates, key=self._bound)}
