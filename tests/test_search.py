@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -21,7 +23,7 @@ from pipeline.tune.oracles import hyperparameters, sample
 from pipeline.tune.search import RunTrial, Search, ShouldStop
 from pipeline.tune.trial import METRICS, Metrics, Outcome, Trial, curve_table, ranked, trial_table
 
-from .conftest import ROOT, Project
+from .conftest import ROOT, Project, copy_project
 
 TUNERS = ["random", "bayesian", "hyperband", "grid"]
 DROPOUT = {"min": 0.0, "max": 0.5, "step": 0.1}
@@ -43,9 +45,12 @@ NINE = {
 }
 
 
+CHANGES = {"tune": {"trials": 6, "epochs": 9, "pruning": None, "space": SPACE}}
+
+
 @pytest.fixture
 def params(project: Project) -> Params:
-    project.change(tune={"trials": 6, "epochs": 9, "pruning": None, "space": SPACE})
+    project.change(**CHANGES)
     return config.load(project.paths)
 
 
@@ -116,13 +121,9 @@ def test_a_range_with_a_step_has_all_its_levels(
     [dimension] = dimensions = search_space.dimensions(space, base)
     hp = hyperparameters(dimensions)
     draws = np.random.default_rng(3)
-    drawn: Counter[Any] = Counter(
-        sample({dimension.name: hp.space[0].random_sample(int(draws.integers(2**31)))}, dimensions, base)[
-            dimension.name
-        ]
-        for _ in range(3000)
-    )
-    assert sorted(drawn) == levels
+    drawn = Counter(hp.space[0].random_sample(int(draws.integers(2**31))) for _ in range(3000))
+    named = [sample({dimension.name: value}, dimensions, base)[dimension.name] for value in sorted(drawn)]
+    assert named == levels
     assert min(drawn.values()) > 0.7 * 3000 / len(levels)
     for tuner in ("random", "bayesian", "grid") if step == 0.1 else ("random", "grid"):
         tune = with_tuner(params, tuner, trials=100, space=space)
@@ -282,7 +283,8 @@ def test_the_result_does_not_depend_on_which_trial_ends_first(
     params: Params, base: dict[str, Any], tuner: str, tmp_path: Path
 ):
     """Two trials at a time, of which each ends when a random number of steps of the other one are over."""
-    tune = with_tuner(params, tuner, pruning=RULE, trials=16, concurrent_trials=3)
+    trials = 10 if tuner == "bayesian" else 16  # it takes long for each
+    tune = with_tuner(params, tuner, pruning=RULE, trials=trials, concurrent_trials=3)
     results = []
     for seed in range(4):
         slots, draws = asyncio.Semaphore(2), np.random.default_rng(seed)
@@ -325,27 +327,41 @@ import os, sys
 from pathlib import Path
 from pipeline.core import config
 from pipeline.core.paths import Paths
-from tests.test_search import RULE, loss, searched
+from tests.test_search import RULE, TUNERS, loss, searched
 
 params = config.load(Paths(Path(sys.argv[1])))
-tune = params.search.model_copy(update={"tuner": sys.argv[2], "pruning": RULE})
 
 async def run(trial, should_stop):
     if trial.number == 3:
         os.kill(os.getpid(), 9)
     return await loss(trial, should_stop)
 
-searched(tune, params.base.model_dump(mode="json"), 7, Path(sys.argv[3]), run)
+for tuner in TUNERS:
+    if not (child := os.fork()):
+        tune = params.search.model_copy(update={"tuner": tuner, "pruning": RULE})
+        searched(tune, params.base.model_dump(mode="json"), 7, Path(sys.argv[2]) / tuner, run)
+    print(os.waitpid(child, 0)[1])
 """
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of searches of which each was killed in a process of its own; not to be changed."""
+    folder = tmp_path_factory.mktemp("killed")
+    project = copy_project(folder / "project")
+    project.change(**CHANGES)
+    command = [sys.executable, "-c", KILLED, str(project.root), str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == [str(int(signal.SIGKILL))] * len(TUNERS), done.stderr
+    return folder
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
 def test_a_killed_search_resumes_with_the_same_result(
-    params: Params, base: dict[str, Any], project: Project, tuner: str, tmp_path: Path
+    params: Params, base: dict[str, Any], killed: Path, tuner: str, tmp_path: Path
 ):
     folder = tmp_path / "search" / "killed"
-    command = [sys.executable, "-c", KILLED, str(project.root), tuner, str(folder)]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -9
+    shutil.copytree(killed / tuner, folder)
     run: list[int] = []
 
     async def counted(trial: Trial, should_stop: ShouldStop) -> Outcome:
