@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +164,41 @@ def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_stores(environment: pytest.MonkeyPatch) -> None:
+    """No settings from outside; and MLflow makes and checks the tables of new stores in a fraction of its time."""
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "DVC_")):
             environment.delenv(name)
+    environment.setattr("mlflow.store.db.utils._initialize_tables", _copy_tables)
+    environment.setattr("mlflow.store.db.utils._get_latest_schema_revision", _schema_revision)
+
+
+def _copy_tables(engine: Any) -> None:
+    connection = engine.raw_connection()
+    with closing(connection), closing(sqlite3.connect(":memory:")) as tables:
+        tables.deserialize(_tables())
+        tables.backup(connection.driver_connection)
+
+
+@cache
+def _tables() -> bytes:
+    """A database with MLflow's tables, as MLflow makes them, without runs."""
+    from mlflow.store.db import utils
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tables.db"
+        engine = utils.create_sqlalchemy_engine(f"sqlite:///{file}")
+        utils.InitialBase.metadata.create_all(engine)
+        utils._upgrade_db(engine)
+        engine.dispose()
+        return file.read_bytes()
+
+
+@cache
+def _schema_revision() -> str:
+    with closing(sqlite3.connect(":memory:")) as tables:
+        tables.deserialize(_tables())
+        [(revision,)] = tables.execute("SELECT version_num FROM alembic_version")
+        return revision
 
 
 @pytest.fixture(scope="session")

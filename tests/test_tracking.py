@@ -128,6 +128,7 @@ def killed_at_the_end(process: subprocess.Popen) -> Iterator[None]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_killed_process_leaves_no_run_running(tmp_path: Path, number: signal.Signals, code: int):
+    assert stored(tmp_path) == []  # makes the tables
     process = subprocess.Popen(
         [sys.executable, "-c", RUNNING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
