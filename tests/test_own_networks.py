@@ -24,14 +24,16 @@ from pipeline.core.command import Stopwatch
 from pipeline.core.errors import ConfigError, DataError, TrainingError
 from pipeline.core.records import Counts
 from pipeline.describe import describe
+from pipeline.engine import engine
 from pipeline.runtime import saved_model
 from pipeline.train.fit import Fitted, fit
 from pipeline.train.monitor import Monitor
 from pipeline.train.networks import counts, layers
 from pipeline.train.task import FitSpec
-from pipeline.train.train import Trainer
+from pipeline.train.train import Trainer, train_network
+from pipeline.tune.tune import tune
 
-from .conftest import ROOT, Here, Project, yaml
+from .conftest import ROOT, Here, Project, without_stores, yaml
 from .test_serving import serving
 
 EXAMPLE = (ROOT / "own_networks" / "example.py").read_bytes()
@@ -203,8 +205,18 @@ def evaluated(validated: Project, tmp_path_factory: pytest.TempPathFactory) -> P
     params |= {"models": {"mine": MINE}, "grid": params["grid"] | {"base": "mine"}}
     params["evaluate"]["robustness"] |= few
     yaml.dump(params, project.paths.params)
-    for stage in (["config"], ["train", "mine"], ["tune"], ["evaluate"], ["report"]):
-        project.stage(*stage)
+    with pytest.MonkeyPatch.context() as environment:
+        without_stores(environment)
+        check(project.paths)
+        loaded = config.load(project.paths)
+        here = Here(loaded.runtime)
+        for stage, work in (
+            ("train", lambda trainer: train_network("mine", loaded.network("mine"), trainer)),
+            ("tune", tune),
+        ):
+            engine.complete(work(Trainer.create(stage, loaded, project.paths, here, Stopwatch())))
+    for stage in ("evaluate", "report"):  # in fresh processes, which know nothing of the code
+        project.stage(stage)
     return project
 
 
