@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -28,47 +27,11 @@ from pipeline.engine import engine, placement
 from pipeline.engine.engine import Engine, InProcess
 
 from .conftest import ROOT, Project, write_records
+from .tasks import Survivor
 from .test_search import RULE
 
 CPU = Runtime(device="cpu", precision="float32", threads=1, replicas=1)
-HERE = f"{__name__}:"
-
-
-def steps(argument: Any, data: Any, report: Callable[[object], None]) -> Any:
-    """Task: report so many steps, slowly, then return the argument and the data."""
-    for step in range(argument["steps"]):
-        time.sleep(argument.get("seconds", 0.0))
-        report([step, os.getpid()])
-    if argument.get("fails"):
-        raise TrainingError("as asked")
-    return argument["name"], data
-
-
-def deadly(argument: Any, data: Any, report: Callable[[object], None]) -> Any:
-    """Task: kill the process that runs it, the first time or always."""
-    if argument is None or not argument.exists():
-        if argument:
-            argument.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "alive", data
-
-
-def survivor(folder: Path) -> str:
-    """Kill the process, the first two times."""
-    if (deaths := len(list(folder.iterdir()))) < 2:
-        (folder / str(deaths)).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "the data"
-
-
-class Survivor:
-    """Data that kill the first two processes that load them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> Any:
-        return survivor, (self.folder,)
+TASKS = "tests.tasks"
 
 
 def run(used: Engine, function: str, *arguments: Any, on_message: Callable[[Any], bool] = lambda _: True) -> list[Any]:
@@ -76,7 +39,7 @@ def run(used: Engine, function: str, *arguments: Any, on_message: Callable[[Any]
 
     async def one(argument: Any) -> Any:
         async with used.slot():
-            return await used.run(HERE + function, argument, on_message)
+            return await used.run(f"{TASKS}:{function}", argument, on_message)
 
     async def everything() -> list[Any]:
         async with asyncio.TaskGroup() as group:
@@ -87,7 +50,14 @@ def run(used: Engine, function: str, *arguments: Any, on_message: Callable[[Any]
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Engine]:
+def light_processes() -> Iterator[None]:
+    """Workers of this machine do not load TensorFlow."""
+    with dask.config.set({"distributed.worker.preload": [TASKS]}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def local(light_processes: None) -> Iterator[Engine]:
     """Two processes of this machine."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(placement.WORKERS, "2")
@@ -160,10 +130,10 @@ def test_processes_may_die_before_a_task_begins(local: Any, tmp_path_factory: py
     local.share(Survivor(tmp_path_factory.mktemp("data")))
     assert run(local, "steps", {"name": "a", "steps": 0}) == [("a", "the data")]
     local.share("the data")
-    assert local._repeated(local._submit(f"{HERE}survivor", tmp_path_factory.mktemp("device"))) == "the data"
+    assert local._repeated(local._submit(f"{TASKS}:survivor", tmp_path_factory.mktemp("device"))) == "the data"
 
 
-def test_a_process_may_die_while_it_starts(monkeypatch: pytest.MonkeyPatch):
+def test_a_process_may_die_while_it_starts(light_processes: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(placement.WORKERS, "2")
     monkeypatch.delenv(placement.SCHEDULER, raising=False)
     own, killed = psutil.Process(), []
