@@ -164,10 +164,11 @@ def no_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_stores(environment: pytest.MonkeyPatch) -> None:
-    """No settings from outside; and MLflow makes and checks the tables of new stores in a fraction of its time."""
+    """No settings from outside, and no store that failed in another test. The tables of new stores are copied."""
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "DVC_")):
             environment.delenv(name)
+    environment.setattr("pipeline.tracking.store._failed", {})
     environment.setattr("mlflow.store.db.utils._initialize_tables", _copy_tables)
     environment.setattr("mlflow.store.db.utils._get_latest_schema_revision", _schema_revision)
 

@@ -3,11 +3,13 @@
 import os
 import pickle
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as tf_config  # the public module can only turn determinism on
 
 from pipeline.core import dataset
 from pipeline.core.dataset import Split
@@ -93,8 +95,16 @@ def test_images_that_are_read_from_a_file_give_the_same_batches(tmp_path: Path, 
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).images, part.images)
 
 
+@pytest.fixture
+def op_determinism() -> Iterator[None]:
+    """Operations as in every stage, and afterwards as other tests expect them."""
+    tf.config.experimental.enable_op_determinism()
+    yield
+    tf_config.disable_op_determinism()
+
+
+@pytest.mark.usefixtures("op_determinism")
 def test_batches_are_prepared_ahead_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    tf.config.experimental.enable_op_determinism()  # as in every stage
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     read, preadv = threading.Semaphore(0), os.preadv
     monkeypatch.setattr(module.os, "preadv", lambda *arguments: read.release() or preadv(*arguments))

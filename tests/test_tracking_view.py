@@ -10,7 +10,7 @@ import pytest
 from pipeline.core import baseline, config
 from pipeline.core.paths import Paths
 from pipeline.tracking import __main__ as catching_up
-from pipeline.tracking import store, view
+from pipeline.tracking import view
 from pipeline.tracking.description import KIND, NOTE, Kind
 from pipeline.train.train import Job, Trainer
 
@@ -20,11 +20,6 @@ from .test_tracking import opened, stored, tracker
 KINDS: tuple[Kind, ...] = ("network", "replicate", "trial", "finalist")
 
 pytestmark = pytest.mark.usefixtures("no_store")
-
-
-@pytest.fixture(autouse=True)
-def no_failed_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_failed", {})
 
 
 def tags_of(client: mlflow.MlflowClient, experiment: str = "digits") -> dict[str, str]:
