@@ -184,11 +184,12 @@ def _copy_tables(engine: Any) -> None:
 def _tables() -> bytes:
     """A database with MLflow's tables, as MLflow makes them, without runs."""
     from mlflow.store.db import utils
+    from mlflow.store.tracking.dbmodels.initial_models import Base
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tables.db"
         engine = utils.create_sqlalchemy_engine(f"sqlite:///{file}")
-        utils.InitialBase.metadata.create_all(engine)
+        Base.metadata.create_all(engine)
         utils._upgrade_db(engine)
         engine.dispose()
         return file.read_bytes()
