@@ -105,9 +105,9 @@ def test_the_texts_over_seeds(paths: Paths, params: Params):
     assert f"\n| `dropout` | matters | 60% (20% to 80%) | {effect} |\n" in markdown.comparison(found)
     assert f"\neffect of dropout, {effect}\n" in printed(found)
     search = markdown.search(found.search)
-    assert "11 dimensions, 12 trials; objective val_loss, lower is better.\n" in search
+    assert "5 dimensions, 12 trials; objective val_loss, lower is better.\n" in search
     assert re.search(
-        r"\n\| `head\.pooling` \| not shown \| \d+% \(\d+% to \d+%\) \| global_average instead of flatten: ", search
+        r"\n\| `blocks\.2\.pooling\.kind` \| not shown \| \d+% \(\d+% to \d+%\) \| gem instead of max: ", search
     )
 
 
@@ -190,11 +190,11 @@ def test_results_of_other_data_or_another_space_are_refused(paths: Paths, params
 
 def test_words_for_nothing_are_levels_of_a_search(paths: Paths, params: Params):
     trials = pd.read_csv(paths.search / "trials.csv")
-    trials["head.pooling"] = ["none", "null", "NA"] * 4
+    trials["blocks.2.pooling.kind"] = ["none", "null", "NA"] * 4
     trials.to_csv(paths.search / "trials.csv", index=False)
     search = load(paths, params).search
     assert search
-    assert list(search.trials["head.pooling"][:3]) == ["none", "null", "NA"]
+    assert list(search.trials["blocks.2.pooling.kind"][:3]) == ["none", "null", "NA"]
 
 
 def test_the_command_loads_neither_tensorflow_nor_mlflow(project: Project):

@@ -73,7 +73,9 @@ def plain_search(folder: str, count: int) -> None:
 
 def search(params: Params, count: int, run: RunTrial) -> list[Trial]:
     """The trials of a random search, in the order in which they were begun."""
-    tune = params.search.model_copy(update={"tuner": "random", "trials": count, "pruning": None, "finalists": 1})
+    space = {name: part for name, part in params.search.space.items() if name != "fit"}  # both train in the same way
+    changes = {"tuner": "random", "trials": count, "pruning": None, "finalists": 1, "space": space}
+    tune = params.search.model_copy(update=changes)
     with tempfile.TemporaryDirectory() as state:
         return asyncio.run(Search(tune, params.base.model_dump(mode="json"), params.seed, Path(state)).run(run))
 
