@@ -3,7 +3,7 @@
   python -m benchmarks.replicas --seeds 20 --replicas 2 4
 
 Trains on data/validated (`dvc repro validate`) and scores the validation images; the test images are not read. One
-replica normalises a batch as a whole, as synchronised batch normalisation among several replicas would: the differences
+replica normalises a batch as a whole, as synchronised batch normalization among several replicas would: the differences
 are also those between statistics per replica and synchronised statistics.
 """
 # ruff: noqa: E402  load_tensorflow has to come before what imports TensorFlow

@@ -184,7 +184,7 @@ def _unit(block: Block, unit: int, source: tuple[int, str], name: str, key: str)
 def _convolution(
     convolution: Convolution, block: Block, channels: int, padding: Margins, *, ends: bool = False
 ) -> Iterator[Layer]:
-    """A convolution with its padding, normalisation and activation, which is left out where it `ends` a residual."""
+    """A convolution with its padding, normalization and activation, which is left out where it `ends` a residual."""
     name, key = convolution.name, convolution.key
     _require_channels(convolution, channels)
     if convolution.kind == "depthwise":
@@ -202,7 +202,7 @@ def _convolution(
 
 
 def _normalized(convolution: Convolution, block: Block) -> Iterator[Layer]:
-    """A convolution, with its normalisation between it and its activation if it has one."""
+    """A convolution, with its normalization between it and its activation if it has one."""
     if not block.normalized:
         yield convolution
         return

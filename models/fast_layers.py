@@ -11,7 +11,7 @@ COARSE = 0.99  # dropout rate up to which 16 random bits do
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation by TensorFlow's fused kernel. Keras makes a dozen passes over the feature maps."""
+    """Batch normalization by TensorFlow's fused kernel. Keras makes a dozen passes over the feature maps."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training or len(inputs.shape) != 4:

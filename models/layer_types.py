@@ -56,7 +56,7 @@ class Layer:
     def multiply_adds(self, shape: Shape) -> int:
         """Multiply-adds of the kernels in the forward pass of one image: weights times positions.
 
-        Biases, pooling and normalisation are negligible and count as 0.
+        Biases, pooling and normalization are negligible and count as 0.
         """
         return 0
 
@@ -123,7 +123,7 @@ class Convolution(Layer):
 
 @dataclass(frozen=True)
 class Activate(Layer):
-    """An activation behind a normalisation or a sum."""
+    """An activation behind a normalization or a sum."""
 
     activation: Activation
 
@@ -186,7 +186,7 @@ class SpatialDropout(Dropout):
 
 @dataclass(frozen=True)
 class LayerNormalization(Layer):
-    """Normalisation over the channels at each position."""
+    """Normalization over the channels at each position."""
 
     def parameters(self, shape: Shape) -> int:
         return 2 * shape[-1]  # scale, offset
@@ -194,7 +194,7 @@ class LayerNormalization(Layer):
 
 @dataclass(frozen=True)
 class GroupNormalization(LayerNormalization):
-    """Normalisation over all positions and the channels of a group."""
+    """Normalization over all positions and the channels of a group."""
 
     groups: int
 

@@ -138,7 +138,7 @@ def _sizes(variables: Iterable[keras.Variable]) -> list[int]:
 
 
 def freeze(model: keras.Model, patterns: Sequence[str]) -> None:
-    """Keep the weights of the layers whose names match a pattern; batch normalisation uses its moving statistics.
+    """Keep the weights of the layers whose names match a pattern; batch normalization uses its moving statistics.
 
     Raises:
         BuildError: a pattern matches no layer with weights, or nothing is left to train.

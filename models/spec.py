@@ -1,7 +1,7 @@
 """Specification of a network, as written in params.yaml.
 
 Image -> blocks -> head -> one output per class. A block is its convolutions, then pooling, then dropout, then
-normalisation, each optional; the head turns the last feature maps into a vector and classifies it.
+normalization, each optional; the head turns the last feature maps into a vector and classifies it.
 """
 
 from typing import Annotated, Any, Literal
@@ -132,11 +132,11 @@ class Pooling(Spec):
 
 
 class Normalization(Spec):
-    """Normalisation of feature maps.
+    """Normalization of feature maps.
 
     Args:
         kind: `layer`: over the channels at each position; `group`: over positions and the channels of a group.
-        groups: of group normalisation (default 32).
+        groups: of group normalization (default 32).
         place: at the end of the `block`, or between every `convolution` and its activation.
     """
 
@@ -157,7 +157,7 @@ class Normalization(Spec):
 
 
 class Block(Spec):
-    """Convolutions, then pooling, then dropout, then normalisation.
+    """Convolutions, then pooling, then dropout, then normalization.
 
     Args:
         filters: filters of each convolution.
@@ -201,7 +201,7 @@ class Block(Spec):
 
     @property
     def norm(self) -> Normalization:
-        """The normalisation, also where it is written as `batch_norm`."""
+        """The normalization, also where it is written as `batch_norm`."""
         return Normalization(kind="batch") if self.batch_norm else self.normalization
 
     @property
@@ -245,7 +245,7 @@ class Block(Spec):
 
 
 class Head(Spec):
-    """Feature maps to a vector, batch normalisation, dense layers with dropout after each, one output per class.
+    """Feature maps to a vector, batch normalization, dense layers with dropout after each, one output per class.
 
     Args:
         p: initial exponent of `gem` (default 3, learned).

@@ -301,7 +301,7 @@ def test_factors_that_change_together_are_not_estimated(base: AnyNetwork):
     assert found.effects["change"].tolist() == ["average", "lp"]
     assert found.summary[1:] == (
         "Left out, different from all others in several factors: model_1.",
-        "Aliased, and not estimated: dropout and head batch normalisation always change together.",
+        "Aliased, and not estimated: dropout and head batch normalization always change together.",
     )
 
 

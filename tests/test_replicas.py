@@ -58,7 +58,7 @@ def test_replicas_on_two_devices_give_the_results_of_two_in_one_graph(
 
 
 def test_gradients_are_those_of_the_whole_batch(validated: Project):
-    """Without dropout and batch normalisation, replicas change nothing but rounding."""
+    """Without dropout and batch normalization, replicas change nothing but rounding."""
     block = network(validated).model_dump(mode="json") | {"blocks": [{"filters": [4]}], "head": {"dense": [16]}}
     data = dataset.load_training(validated.paths)
     one, four = (fit(FitSpec(config.network_from(block), 7, "float32", replicas=count), data) for count in (1, 4))

@@ -51,7 +51,7 @@ def test_the_summary_has_pooling_and_dropout_of_every_place():
             {"blocks.0.normalization": {"kind": "group", "groups": 8, "place": "convolution"}},
             "normalization group 8 per convolution",
         ),
-        ({"head.dense.0": 64, "head.batch_norm": False}, "head batch normalisation no, dense 64"),
+        ({"head.dense.0": 64, "head.batch_norm": False}, "head batch normalization no, dense 64"),
     ],
 )
 def test_differences_name_the_factors_and_the_new_levels(change: dict[str, Any], expected: str):
@@ -68,5 +68,5 @@ def test_networks_with_other_numbers_of_blocks_are_compared_by_factor():
 def test_factors_have_one_level_where_the_blocks_agree():
     found = factors(MODEL_2)
     assert list(found)[:4] == ["pooling", "window", "dropout", "head"]
-    assert (found["pooling"], found["filters"], found["batch normalisation"]) == ("max", "32·64·128+128", "no·yes·no")
+    assert (found["pooling"], found["filters"], found["batch normalization"]) == ("max", "32·64·128+128", "no·yes·no")
     assert found["p"] == found["pooling stride"] == ""

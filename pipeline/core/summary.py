@@ -10,7 +10,7 @@ from pipeline.core.sections import Augmentation, Fit
 SEPARATOR = "·"  # between the levels of several blocks
 ABSENT = "-"  # the level of a block that does not have the factor
 SIDES = ("kernel_size", "stride", "dilation", "padding", "window")  # keys whose pairs are height x width
-NONE = ("0", "none", "no")  # levels of a block without dropout, pooling or batch normalisation
+NONE = ("0", "none", "no")  # levels of a block without dropout, pooling or batch normalization
 Levels = Mapping[str, str]  # position (block 1, block 2, ..., head; "" for the whole network) -> level
 
 
@@ -143,4 +143,4 @@ def _text(value: Any) -> str:
 
 
 def _words(key: str) -> str:
-    return {"batch_norm": "batch normalisation"}.get(key, key.replace("_", " "))
+    return {"batch_norm": "batch normalization"}.get(key, key.replace("_", " "))

@@ -18,7 +18,7 @@ MERGED = (
 
 
 def mermaid(traced: list[Traced], image: Shape) -> str:
-    """A node for each layer, with the normalisation, activation and dropout behind it; a box for each block."""
+    """A node for each layer, with the normalization, activation and dropout behind it; a box for each block."""
     nodes = {architecture.IMAGE: ["image", _sizes(image)]}
     node_of, last = {architecture.IMAGE: architecture.IMAGE}, architecture.IMAGE
     edges = list[str]()
@@ -74,9 +74,9 @@ def _text(layer: kinds.Layer) -> str:
             return f"dropout {layer.rate:g}"
     names = {
         kinds.ZeroPadding: "zero padding",
-        kinds.BatchNormalization: "batch normalisation",
-        kinds.LayerNormalization: "layer normalisation",
-        kinds.GroupNormalization: "group normalisation",
+        kinds.BatchNormalization: "batch normalization",
+        kinds.LayerNormalization: "layer normalization",
+        kinds.GroupNormalization: "group normalization",
         kinds.Add: "sum",
         kinds.Multiply: "product",
         kinds.Squeeze: "mean of each channel",

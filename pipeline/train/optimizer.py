@@ -40,7 +40,7 @@ def optimizer(settings: Fit, steps: int, variables: Sequence[keras.Variable]) ->
 
 
 def is_kernel(variable: keras.Variable) -> bool:
-    """Return whether weight decay and L2 apply to a variable: not to biases and the parameters of normalisation."""
+    """Return whether weight decay and L2 apply to a variable: not to biases and the parameters of normalization."""
     return len(variable.shape) > 1 and variable.name not in ("bias", "gamma", "beta")
 
 

@@ -46,7 +46,7 @@ def scored_by_all(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) ->
 class Replicated(keras.Model):
     """A model whose training step splits the batch into equal parts, one for each replica.
 
-    Batch normalisation uses the statistics of each part; the moving statistics follow their average. Replica k adds k
+    Batch normalization uses the statistics of each part; the moving statistics follow their average. Replica k adds k
     to the seeds of dropout. Metrics are those of the whole batch.
     """
 
