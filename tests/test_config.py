@@ -104,7 +104,7 @@ BROKEN = [
     ("seed: 42", "seed: [1,", "params.yaml: not readable as YAML"),
     ("runtime:\n", "runtimes:\n", "runtimes: unknown key; did you mean runtime?"),
     ("  epochs: 15\n", f"  epochs: {10**30}\n", f"fit.epochs: found {10**30}; allowed: less than or equal to 100000"),
-    ("epochs: 8 ", f"epochs: {10**30} ", "tune.epochs: found 1"),
+    ("epochs: 7 ", f"epochs: {10**30} ", "tune.epochs: found 1"),
     ("seeds: 1 ", f"seeds: {10**9} ", "evaluate.seeds: found 1000000000; allowed: less than or equal to 1000"),
     (
         "filters: [64], p",
