@@ -31,6 +31,24 @@ CHANGES = ROOT / "benchmarks" / "mnist.yaml"
 DOCUMENT, IMAGES = ROOT / "docs" / "mnist.md", ROOT / "docs" / "images"
 BEGIN, END = "<!-- {}: written by `make mnist` -->", "<!-- end of {} -->"
 LEVEL, POWER = 0.95, 0.8
+PAGE = """\
+# MNIST
+
+What do pooling and dropout do to Model 2 on the full MNIST, and which network is the best? One command runs the
+pipeline with the changes of [benchmarks/mnist.yaml](../benchmarks/mnist.yaml) to `params.yaml`, and writes the tables
+of this page. [mnist_report.html](mnist_report.html) is its report.
+
+```console
+$ DATASET_MIRROR=../shared/datasets make mnist
+$ python -m benchmarks.mnist_errors --write         # the remaining errors
+```
+"""
+SECTIONS = {
+    "search": "Pooling and dropout",
+    "leaderboard": "Leaderboard",
+    "verdict": "Is the winner of the search better than its base?",
+    "errors": "Remaining errors",
+}
 
 
 def prepare(folder: Path) -> None:
@@ -128,8 +146,12 @@ def write(folder: Path) -> None:
     texts = {
         "leaderboard": leaderboard(found, spent, commit),
         "verdict": verdict(found),
-        "search": markdown.search(found.search).removeprefix("# Search\n\n"),
+        "search": markdown.search(found.search).removeprefix("# Search\n\n")
+        + "\n![The effect of each value on the validation loss](images/mnist_effects.svg)\n",
     }
+    if not DOCUMENT.exists():
+        sections = [f"\n## {title}\n\n{BEGIN.format(name)}\n{END.format(name)}\n" for name, title in SECTIONS.items()]
+        atomic.write_text(DOCUMENT, PAGE + "".join(sections))
     for name, text in texts.items():
         markers.write(DOCUMENT, BEGIN.format(name), END.format(name), text)
     figure = search_figures.effects(found.search)

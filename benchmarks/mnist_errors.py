@@ -97,7 +97,8 @@ def main() -> None:
     text = table(found, split.labels, given.network)
     print(text)
     if given.write:
-        markers.write(DOCUMENT, BEGIN.format("errors"), END.format("errors"), text)
+        picture = "\n![The validation images that every seed misclassifies](images/mnist_errors.png)\n"
+        markers.write(DOCUMENT, BEGIN.format("errors"), END.format("errors"), text + picture)
         draw(split, found[given.network], IMAGES / "mnist_errors.png")
 
 
