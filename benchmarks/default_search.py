@@ -37,6 +37,7 @@ from pipeline.core import atomic, command, config, dataset, provenance, records
 from pipeline.core.config import Params
 from pipeline.core.errors import DataError
 from pipeline.core.paths import TUNED, Paths
+from pipeline.core.records import Device
 from pipeline.download.download import download
 from pipeline.report import markers
 from pipeline.runtime import device, saved_model
@@ -87,9 +88,8 @@ def test_scores(model: keras.Model, paths: Paths) -> Section:
     return {"test_accuracy": found.accuracy, "test_loss": found.loss}
 
 
-def base_row(params: Params, paths: Paths) -> Section:
+def base_row(params: Params, paths: Paths, used: Device) -> Section:
     """Train and score the base network."""
-    used = device.start(params.runtime)
     fitted = fit(FitSpec(params.base, params.seed, used.precision), dataset.load_training(paths))
     return test_scores(fitted.model, paths) | {"device": used.name, "precision": used.precision}
 
@@ -150,23 +150,26 @@ def run(arguments: argparse.Namespace) -> None:
     searches = {BASE: current, **({arguments.other: section(arguments.other)} if arguments.other else {}), NEW: current}
     rows = pd.read_csv(arguments.file) if arguments.file.is_file() else pd.DataFrame(columns=["seed", "settings"])
     shown: list[Section] = []
+    used: Device | None = None
     for seed, (name, tune) in product(range(1, arguments.seeds + 1), searches.items()):
         with tempfile.TemporaryDirectory() as folder:
             paths = create(Path(folder), {"seed": seed, "tune": tune})
             params = config.load(paths)
             key = {"seed": seed, "settings": digest(params, name)}
+            used = used or device.start(params.runtime)  # before a network is scored
             known = rows[(rows["seed"] == seed) & (rows["settings"] == key["settings"])].to_dict("records")
             if not known:
                 prepare(paths, params)
-                known = [{"search": name, **key, **(base_row if name == BASE else search_row)(params, paths)}]
+                found = base_row(params, paths, used) if name == BASE else search_row(params, paths)
+                known = [{"search": name, **key, **found}]
                 rows = pd.DataFrame([*rows.to_dict("records"), *known])
                 with atomic.file(arguments.file) as part:
                     rows.to_csv(part, index=False)
             shown.append(known[0] | {"search": name})
-    found = table(pd.DataFrame(shown))
-    print(found)
+    text = table(pd.DataFrame(shown))
+    print(text)
     if arguments.file == ROWS:
-        markers.write(DOCUMENT, BEGIN, END, found)
+        markers.write(DOCUMENT, BEGIN, END, text)
 
 
 def main() -> None:

@@ -169,7 +169,7 @@ def test_trials_are_nested_under_their_search(repository: Project):
         assert trial.data.tags["mlflow.parentRunId"] == search
         assert trial.data.params["fit.epochs"] == "1"
         assert {"validation_loss", "validation_accuracy", "parameters"} <= set(trial.data.metrics)
-    assert found["trial 0"].data.params["blocks.1.dropout"] == "0.3"  # model_2's own
+    assert found["trial 0"].data.params["blocks.2.dropout"] == "0.4"  # model_2's own
 
 
 def test_finalists_are_nested_under_their_search_with_their_models(repository: Project):

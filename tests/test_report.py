@@ -209,7 +209,7 @@ def test_figures_have_the_colours_of_the_page(text: str):
         *("99.99%", "75.00%", "62.50%", "100%", "image 3", "8 x 6", "4 x 3"),
         *("cat", "<b>dog</b>", "$owl$", "<em>digits", "shot noise", "uniform noise", "1.24%", "13.57%", "0.91"),
         *("glass blur", "c0ffee, with changes", "a processor, float32", "3,600 train, 1,000 test", "12 trials"),
-        *("share of variance", "head.dropout", "+0.05", "not shown"),
+        *("share of variance", "head.dropout", "blocks.2.dropout+0.1", "not shown"),
     ],
 )
 def test_results_are_on_the_page(html: Page, shown: str):
