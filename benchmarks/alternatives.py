@@ -30,7 +30,7 @@ def images(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def keras_tuner_script(folder: str) -> dict[str, Any]:
-    """What a user writes with Keras Tuner alone: Model 2 with other dropout rates and kinds of pooling."""
+    """A search as a user writes it with Keras Tuner alone: Model 2 with other dropout rates and kinds of pooling."""
     import keras
     import keras_tuner
 
