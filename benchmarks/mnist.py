@@ -11,44 +11,33 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from mlflow import MlflowClient
 from scipy import optimize, stats
 
 from benchmarks.project import ROOT, clone, create, mirror, parser, yaml
-from pipeline.core import atomic, config, records
+from pipeline.core import config, records
 from pipeline.core.config import Params
-from pipeline.core.paths import Paths
+from pipeline.core.paths import TUNED, Paths
 from pipeline.evaluate.significance import seeds_interval, seeds_test
-from pipeline.report import markdown, markers, results, search_figures, svg
+from pipeline.report import markdown, markers, results, svg
+from pipeline.report.effects import MATTERS, Scale
 from pipeline.report.results import Results
+from pipeline.report.search_analysis import SearchAnalysis
 
 FOLDER = ROOT / ".bench" / "mnist"
 CHANGES = ROOT / "benchmarks" / "mnist.yaml"
-DOCUMENT, IMAGES = ROOT / "docs" / "mnist.md", ROOT / "docs" / "images"
+DOCUMENT, IMAGES, README = ROOT / "docs" / "mnist.md", ROOT / "docs" / "images", ROOT / "README.md"
+LABELS = {"pooling.kind": "kind of pooling", "pooling.window": "pooling window"}
 BEGIN, END = "<!-- {}: written by `make mnist` -->", "<!-- end of {} -->"
 LEVEL, POWER = 0.95, 0.8
-PAGE = """\
-# MNIST
-
-What do pooling and dropout do to Model 2 on the full MNIST, and which network is the best? One command runs the
-pipeline with the changes of [benchmarks/mnist.yaml](../benchmarks/mnist.yaml) to `params.yaml`, and writes the tables
-of this page. [mnist_report.html](mnist_report.html) is its report.
-
-```console
-$ DATASET_MIRROR=../shared/datasets make mnist
-$ python -m benchmarks.mnist_errors --write         # the remaining errors
-```
-"""
-SECTIONS = {
-    "search": "Pooling and dropout",
-    "leaderboard": "Leaderboard",
-    "verdict": "Is the winner of the search better than its base?",
-    "errors": "Remaining errors",
-}
 
 
 def prepare(folder: Path) -> None:
@@ -70,14 +59,14 @@ def run(folder: Path) -> None:
 
 
 def minutes(paths: Paths, params: Params, name: str) -> float:
-    """The mean wall time of the trainings of a network, from MLflow."""
+    """The median wall time of the trainings of a network, from MLflow; an interruption lengthens one of them."""
     trained = [
         records.load_training(paths, name),
         *records.load_replicates(paths, name, params.replicate_seeds).values(),
     ]
     client = MlflowClient(f"sqlite:///{paths.root}/mlflow.db")
     runs = [client.get_run(record.run_id).info for record in trained if record.run_id]
-    return float(np.mean([run.end_time - run.start_time for run in runs if run.end_time])) / 60_000
+    return float(np.median([run.end_time - run.start_time for run in runs if run.end_time])) / 60_000
 
 
 def leaderboard(found: Results, spent: Mapping[str, float], commit: str) -> str:
@@ -98,11 +87,56 @@ def leaderboard(found: Results, spent: Mapping[str, float], commit: str) -> str:
     return "\n".join(lines) + f"\n\n{counts} images; {device.name}, {device.precision}; commit {commit}.\n"
 
 
+def answer(found: Results, search: SearchAnalysis) -> str:
+    """What the search and the seeds say, a sentence each."""
+    known, lines = search.effects.assign(size=search.effects["effect"].abs()).dropna(subset="size"), []
+    for row in search.importance.to_dict("records"):
+        effects = known[known["dimension"] == row["dimension"]].sort_values("size", ascending=False).to_dict("records")
+        name = label(row["dimension"]).capitalize()
+        if row["verdict"] == MATTERS:
+            sentences = "; ".join(gives(effect, search.scale) for effect in effects)
+            lines.append(f"- **{name} matters** for the validation loss: {sentences}.")
+        elif effects:
+            largest = gives(effects[0], search.scale)
+            lines.append(f"- **{name}** is not shown to matter: {largest}, the largest of {len(effects)} effects.")
+    tuned, differences = found.networks[TUNED], paired(found)
+    assert tuned.base
+    low, high = seeds_interval(differences, LEVEL)
+    outcome = "is better than" if low > 0 else "is worse than" if high < 0 else "is not shown to differ from"
+    ratio = tuned.counts.parameters / found.networks[tuned.base].counts.parameters - 1
+    best = found.ranking.table.iloc[0]
+    lines += [
+        f"- **The best of {len(search.trials)} variants {outcome} {tuned.base}** in test accuracy: "
+        f"{differences.mean():+.3f} points over {len(differences)} seeds ({low:+.3f} to {high:+.3f}), "
+        f"with {abs(ratio):.0%} {'fewer' if ratio < 0 else 'more'} parameters.",
+        f"- The best network is **{best['name']}**: {100 * best['score']:.3f} ± {100 * best['std']:.3f} % with "
+        f"{best['parameters']:,} parameters.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def label(dimension: str) -> str:
+    """`kind of pooling` for `blocks.*.pooling.kind`, as in a sentence."""
+    key = dimension.split(".", 2)[-1]
+    return LABELS.get(key, key)
+
+
+def gives(effect: Mapping[Hashable, Any], scale: Scale) -> str:
+    """An effect in words, with its interval."""
+    change = f"{effect['change']} instead of {effect['reference']}" if effect["reference"] else effect["change"]
+    value, low, high = (scale.text(effect[column]) for column in ("effect", "low", "high"))
+    return f"{change} gives {value} ({low} to {high})"
+
+
+def paired(found: Results) -> np.ndarray:
+    """Test accuracy of the winner of the search minus that of its base, by seed, in percentage points."""
+    by_seed = found.tables["seeds"].pivot(index="seed", columns="model", values="accuracy")
+    return 100 * (by_seed[TUNED] - by_seed[found.networks[TUNED].base]).to_numpy()
+
+
 def verdict(found: Results) -> str:
     """The winner of the search against its base over seeds, and the difference that so many seeds can show."""
-    base = found.networks["tuned"].base
-    by_seed = found.tables["seeds"].pivot(index="seed", columns="model", values="accuracy")
-    differences = 100 * (by_seed["tuned"] - by_seed[base]).to_numpy()
+    base, differences = found.networks[TUNED].base, paired(found)
     low, high = seeds_interval(differences, LEVEL)
     deviation = float(np.std(differences, ddof=1))
     counts = (len(differences), 2 * len(differences), 4 * len(differences))
@@ -126,11 +160,33 @@ def detectable(deviation: float, seeds: int) -> float:
     return optimize.brentq(excess, 0, 20) * deviation / np.sqrt(seeds)
 
 
-def standalone(figure: str) -> str:
-    """A figure of the report as a file: with its namespace, a white background, and colours instead of variables."""
-    for colour, name in svg.VARIABLES.items():
-        figure = figure.replace(f"var(--{name})", colour)
-    return figure.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background: white" ', 1)
+def draw(effects: pd.DataFrame, target: Path) -> Axes:
+    """The effects on the validation loss: a row per change of a value, a dot with its interval, or one per block."""
+    known = effects.dropna(subset="effect")
+    known["block"] = known["dimension"].str.extract(r"^blocks\.([^.]+)\.", expand=False)
+    known = known.dropna(subset="block")
+    instead = (" instead of " + known["reference"]).where(known["reference"] != "", "")
+    known["row"] = known["dimension"].map(label) + ": " + known["change"] + instead
+    rows = list(known["row"].unique())
+    blocks = sorted(known["block"].unique())
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.36 * len(rows)), layout="constrained")
+    axes.axvline(0, color=svg.INK, linewidth=1)
+    for number, (block, colour) in enumerate(zip(blocks, svg.SERIES, strict=False)):
+        part = known[known["block"] == block]
+        shift = 0.22 * (number - (len(blocks) - 1) / 2)
+        places = [rows.index(row) + shift for row in part["row"]]
+        axes.hlines(places, 100 * part["low"], 100 * part["high"], color=colour, linewidth=2.4, alpha=0.5)
+        axes.plot(100 * part["effect"], places, "o", color=colour, label=f"block {block}")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("change of the validation loss, % (95 % intervals)")
+    axes.grid(axis="x", color=svg.LINE)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(blocks) > 1:
+        axes.legend(frameon=False)
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+    return axes
 
 
 def write(folder: Path) -> None:
@@ -144,19 +200,16 @@ def write(folder: Path) -> None:
     ).stdout.strip()
     assert found.search
     texts = {
+        "answer": answer(found, found.search),
         "leaderboard": leaderboard(found, spent, commit),
         "verdict": verdict(found),
         "search": markdown.search(found.search).removeprefix("# Search\n\n")
-        + "\n![The effect of each value on the validation loss](images/mnist_effects.svg)\n",
+        + "\n![The effect of each value on the validation loss](images/mnist_effects.png)\n",
     }
-    if not DOCUMENT.exists():
-        sections = [f"\n## {title}\n\n{BEGIN.format(name)}\n{END.format(name)}\n" for name, title in SECTIONS.items()]
-        atomic.write_text(DOCUMENT, PAGE + "".join(sections))
     for name, text in texts.items():
         markers.write(DOCUMENT, BEGIN.format(name), END.format(name), text)
-    figure = search_figures.effects(found.search)
-    assert figure
-    atomic.write_text(IMAGES / "mnist_effects.svg", standalone(figure))
+    markers.write(README, BEGIN.format("answer"), END.format("answer"), texts["answer"])
+    draw(found.search.effects, IMAGES / "mnist_effects.png")
     shutil.copyfile(paths.results / "report.html", DOCUMENT.with_name("mnist_report.html"))
 
 

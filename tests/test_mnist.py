@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import mnist, mnist_errors
@@ -37,7 +38,27 @@ def test_errors_are_counted_by_the_seeds_that_share_them() -> None:
     assert row.endswith("| 1 |")
 
 
-def test_figure_stands_alone() -> None:
-    found = mnist.standalone('<svg viewBox="0 0 1 1"><path style="stroke: var(--ink)"/></svg>')
-    assert "var(" not in found
-    assert "xmlns" in found
+def test_figure_has_a_row_per_change_and_a_dot_per_block(tmp_path: Path) -> None:
+    rows = [
+        ("blocks.0.pooling.kind", "average", "max", 0.1),
+        ("blocks.1.pooling.kind", "average", "max", -0.2),
+        ("blocks.0.dropout", "+0.1", "", 0.3),
+        ("blocks.1.pooling.window", "3", "2", np.nan),
+        ("head.dropout", "+0.1", "", 0.2),
+    ]
+    effects = pd.DataFrame(rows, columns=["dimension", "change", "reference", "effect"])
+    axes = mnist.draw(effects.assign(low=effects["effect"] - 1, high=effects["effect"] + 1), tmp_path / "effects.png")
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "kind of pooling: average instead of max",
+        "dropout: +0.1",
+    ]
+    dots = {line.get_label(): np.asarray(line.get_xdata()).tolist() for line in axes.lines[1:]}
+    assert dots == {"block 0": [10, 30], "block 1": [-20]}
+    assert (tmp_path / "effects.png").stat().st_size > 1000
+
+
+def test_figure_of_effects_that_all_blocks_share(tmp_path: Path) -> None:
+    row = {"dimension": "blocks.*.dropout", "change": "+0.1", "reference": "", "effect": 0.1, "low": 0.0, "high": 0.2}
+    axes = mnist.draw(pd.DataFrame([row]), tmp_path / "effects.png")
+    assert [np.asarray(line.get_xdata()).tolist() for line in axes.lines[1:]] == [[10]]
+    assert axes.get_legend() is None

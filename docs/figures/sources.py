@@ -16,6 +16,8 @@ RECORD = Path("docs/images/sources.json")
 SOURCES = {
     "corruptions.png": ("data/validated", "docs/figures/corruptions.py", "pipeline/evaluate/corruptions.py"),
     "mlflow.png": ("results/metrics.json",),
+    "mnist_effects.png": ("docs/mnist_report.html",),
+    "mnist_errors.png": ("docs/mnist_report.html",),
     "pooling.png": ("docs/figures/pooling.py", "models/pooling.py", "models/power_mean.py"),
     "report.png": ("results/report.html",),
     "validation.png": ("artifacts/validation",),
