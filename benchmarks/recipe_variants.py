@@ -141,7 +141,7 @@ def table(rows: pd.DataFrame) -> str:
     last = rows.iloc[-1]
     return (
         "\n".join(lines) + f"\n\nMeans over seeds, and differences from the recipe, paired by seed, with 95 % "
-        f"intervals; {last['train_images']:,} training and {last['validation_images']:,} validation images; "
+        f"intervals; {rows['train_images'].max():,} training and {last['validation_images']:,} validation images; "
         f"{last['device']}, {last['precision']}.\n"
     )
 
