@@ -15,23 +15,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from pipeline.runtime.startup import load_tensorflow
 
 load_tensorflow()
 
+import keras
+import tensorflow as tf
+
 from benchmarks import mnist, recipe
+from benchmarks.mnist_errors import load_seeds
 from benchmarks.project import ROOT
-from pipeline.core import atomic, command, config, dataset, records
-from pipeline.core.config import Params
+from pipeline.core import atomic, command, config, dataset
 from pipeline.core.dataset import TrainingData
-from pipeline.core.paths import MODEL, Paths
+from pipeline.core.paths import Paths
 from pipeline.report import markers
-from pipeline.runtime import device, saved_model
+from pipeline.runtime import device
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
 from pipeline.train import loss, networks
@@ -45,13 +46,6 @@ from pipeline.train.task import FitSpec
 ROWS = ROOT / "benchmarks" / "distillation.csv"
 BEGIN, END = "<!-- distillation: written by benchmarks/distillation.py -->", "<!-- end of distillation -->"
 FIRST = 1001  # the seed of the first student; those of the teachers are others
-
-
-def load_teachers(paths: Paths, params: Params) -> list[keras.Model]:
-    files = {paths.model(recipe.NAME): records.load_training(paths, recipe.NAME)}
-    for seed, record in records.load_replicates(paths, recipe.NAME, params.replicate_seeds).items():
-        files[paths.replicate(recipe.NAME, seed) / MODEL] = record
-    return [saved_model.load(file, record.sha256) for file, record in files.items()]
 
 
 def student(spec: FitSpec, data: TrainingData, teachers: list[keras.Model]) -> keras.Model:
@@ -107,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     params = config.load(paths)
     used = device.start(params.runtime)
     data = dataset.load_training(paths)
-    teachers, validation = load_teachers(paths, params), data.validation
+    teachers, validation = load_seeds(paths, params, recipe.NAME), data.validation
     rows = pd.read_csv(ROWS) if ROWS.exists() else pd.DataFrame(columns=["kind", "seed"])
     known = rows[rows["kind"] == "students"].to_dict("records")
     outputs = np.stack([predictor(teacher)(validation.images) for teacher in teachers])

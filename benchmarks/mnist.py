@@ -88,7 +88,7 @@ def leaderboard(found: Results, spent: Mapping[str, float], commit: str) -> str:
 
 
 def answer(found: Results, search: SearchAnalysis) -> str:
-    """What the search and the seeds say, a sentence each."""
+    """The effects that the search shows, the winner against its base, and the best network: a sentence each."""
     known, lines = search.effects.assign(size=search.effects["effect"].abs()).dropna(subset="size"), []
     for row in search.importance.to_dict("records"):
         effects = known[known["dimension"] == row["dimension"]].sort_values("size", ascending=False).to_dict("records")

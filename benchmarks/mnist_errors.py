@@ -17,6 +17,8 @@ from pipeline.runtime.startup import load_tensorflow
 
 load_tensorflow()
 
+import keras
+
 from benchmarks.mnist import BEGIN, DOCUMENT, END, FOLDER, IMAGES
 from benchmarks.project import parser
 from pipeline.core import config, dataset, records
@@ -30,12 +32,17 @@ from pipeline.runtime.predictor import predictor
 COLUMNS = 8
 
 
-def probabilities(paths: Paths, params: Params, name: str, images: np.ndarray) -> np.ndarray:
-    """Of shape (seeds, images, classes)."""
+def load_seeds(paths: Paths, params: Params, name: str) -> list[keras.Model]:
+    """Load the networks that were trained with the seeds of the run."""
     files = {paths.model(name): records.load_training(paths, name)}
     for seed, record in records.load_replicates(paths, name, params.replicate_seeds).items():
         files[paths.replicate(name, seed) / MODEL] = record
-    return np.stack([predictor(saved_model.load(file, record.sha256))(images) for file, record in files.items()])
+    return [saved_model.load(file, record.sha256) for file, record in files.items()]
+
+
+def probabilities(paths: Paths, params: Params, name: str, images: np.ndarray) -> np.ndarray:
+    """Of shape (seeds, images, classes)."""
+    return np.stack([predictor(model)(images) for model in load_seeds(paths, params, name)])
 
 
 def shared(wrong: np.ndarray) -> list[int]:

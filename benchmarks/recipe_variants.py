@@ -50,7 +50,7 @@ DOUBTED = -0.5  # the margin of a label below which `validate` warns, as in para
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the recipe: keys of the network and of its `fit`, and whether doubted labels are left out."""
+    """Changes to the recipe: keys of the network and of its `fit`; `clean` leaves out images with doubted labels."""
 
     description: str
     network: dict[str, Any] = field(default_factory=dict)
