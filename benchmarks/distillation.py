@@ -2,11 +2,11 @@
 
   python -m benchmarks.distillation --folder .bench/mnist --seeds 3
 
-The students are as their teachers, trained with seeds of their own on the same images, to predict for each augmented
-image the mean probabilities of all teachers instead of the label (Beyer et al.: Knowledge distillation: a good teacher
+A student has the network, settings and images of its teachers, and a seed of its own. For each augmented image it
+learns the mean probabilities of all teachers instead of the label (Beyer et al.: Knowledge distillation: a good teacher
 is patient and consistent, arXiv:2106.05237). Errors are counted on the validation images; no test image is read.
-Finished students are kept in benchmarks/distillation.csv and not repeated; the table of docs/recipe.md is written
-from them.
+Finished students are kept in benchmarks/distillation.csv and not repeated, so remove it before you distil other
+teachers; the table of docs/recipe.md is written from them.
 """
 # ruff: noqa: E402  load_tensorflow has to come before what imports TensorFlow
 

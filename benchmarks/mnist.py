@@ -11,9 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,7 +27,7 @@ from pipeline.core.config import Params
 from pipeline.core.paths import TUNED, Paths
 from pipeline.evaluate.significance import seeds_interval, seeds_test
 from pipeline.report import markdown, markers, results, svg
-from pipeline.report.effects import MATTERS, Scale
+from pipeline.report.effects import MATTERS
 from pipeline.report.results import Results
 from pipeline.report.search_analysis import SearchAnalysis
 
@@ -94,11 +93,11 @@ def answer(found: Results, search: SearchAnalysis) -> str:
         effects = known[known["dimension"] == row["dimension"]].sort_values("size", ascending=False).to_dict("records")
         name = label(row["dimension"]).capitalize()
         if row["verdict"] == MATTERS:
-            sentences = "; ".join(gives(effect, search.scale) for effect in effects)
-            lines.append(f"- **{name} matters** for the validation loss: {sentences}.")
+            changes = "; ".join(markdown.effect(effect, search.scale) for effect in effects)
+            lines.append(f"- **{name} matters** for the validation loss; {changes}.")
         elif effects:
-            largest = gives(effects[0], search.scale)
-            lines.append(f"- **{name}** is not shown to matter: {largest}, the largest of {len(effects)} effects.")
+            largest = markdown.effect(effects[0], search.scale)
+            lines.append(f"- **{name}** is not shown to matter; the largest of {len(effects)} effects: {largest}.")
     tuned, differences = found.networks[TUNED], paired(found)
     assert tuned.base
     low, high = seeds_interval(differences, LEVEL)
@@ -107,7 +106,7 @@ def answer(found: Results, search: SearchAnalysis) -> str:
     best = found.ranking.table.iloc[0]
     lines += [
         f"- **The best of {len(search.trials)} variants {outcome} {tuned.base}** in test accuracy: "
-        f"{differences.mean():+.3f} points over {len(differences)} seeds ({low:+.3f} to {high:+.3f}), "
+        f"{differences.mean():+.3f} pp over {len(differences)} seeds ({low:+.3f} to {high:+.3f}), "
         f"with {abs(ratio):.0%} {'fewer' if ratio < 0 else 'more'} parameters.",
         f"- The best network is **{best['name']}**: {100 * best['score']:.3f} ± {100 * best['std']:.3f} % with "
         f"{best['parameters']:,} parameters.",
@@ -119,13 +118,6 @@ def label(dimension: str) -> str:
     """`kind of pooling` for `blocks.*.pooling.kind`, as in a sentence."""
     key = dimension.split(".", 2)[-1]
     return LABELS.get(key, key)
-
-
-def gives(effect: Mapping[Hashable, Any], scale: Scale) -> str:
-    """An effect in words, with its interval."""
-    change = f"{effect['change']} instead of {effect['reference']}" if effect["reference"] else effect["change"]
-    value, low, high = (scale.text(effect[column]) for column in ("effect", "low", "high"))
-    return f"{change} gives {value} ({low} to {high})"
 
 
 def paired(found: Results) -> np.ndarray:
@@ -176,7 +168,8 @@ def draw(effects: pd.DataFrame, target: Path) -> Axes:
         shift = 0.22 * (number - (len(blocks) - 1) / 2)
         places = [rows.index(row) + shift for row in part["row"]]
         axes.hlines(places, 100 * part["low"], 100 * part["high"], color=colour, linewidth=2.4, alpha=0.5)
-        axes.plot(100 * part["effect"], places, "o", color=colour, label=f"block {block}")
+        name = f"block {int(block) + 1}" if block.isdigit() else "all blocks"
+        axes.plot(100 * part["effect"], places, "o", color=colour, label=name)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("change of the validation loss, % (95 % intervals)")

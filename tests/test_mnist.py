@@ -53,7 +53,7 @@ def test_figure_has_a_row_per_change_and_a_dot_per_block(tmp_path: Path) -> None
         "dropout: +0.1",
     ]
     dots = {line.get_label(): np.asarray(line.get_xdata()).tolist() for line in axes.lines[1:]}
-    assert dots == {"block 0": [10, 30], "block 1": [-20]}
+    assert dots == {"block 1": [10, 30], "block 2": [-20]}
     assert (tmp_path / "effects.png").stat().st_size > 1000
 
 
