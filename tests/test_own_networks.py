@@ -58,7 +58,7 @@ def digest(found: Fitted) -> str:
 
 REFUSED = [
     ({"builder": "example"}, "models.mine.builder: not of the form MODULE:FUNCTION"),
-    ({"builder": "exampl:make"}, "own_networks/exampl.py does not exist; modules there: example, other"),
+    ({"builder": "exampl:make"}, "own_networks/exampl.py does not exist; modules there: example, multi_column, other"),
     ({"builder": "example:build"}, "own_networks/example.py has no such function; functions there: make"),
     ({"builder": "example:make", "arguments": {"wide": 3}}, "models.mine.arguments.wide: found 3; example:make has no"),
     ({"builder": "example:make", "argument": {}}, "models.mine.argument: unknown key; did you mean arguments?"),
