@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     params = config.load(paths)
     used = device.start(params.runtime)
     data = dataset.load_training(paths)
-    teachers, validation = load_seeds(paths, params, recipe.NAME), data.validation
+    teachers, validation = load_seeds(paths, params, "recipe"), data.validation
     rows = pd.read_csv(ROWS) if ROWS.exists() else pd.DataFrame(columns=["kind", "seed"])
     known = rows[rows["kind"] == "students"].to_dict("records")
     outputs = np.stack([predictor(teacher)(validation.images) for teacher in teachers])
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         if seed in {each["seed"] for each in known}:
             continue
         began = time.process_time()
-        model = student(FitSpec(params.network(recipe.NAME), seed, used.precision), data, teachers)
+        model = student(FitSpec(params.network("recipe"), seed, used.precision), data, teachers)
         seconds = time.process_time() - began
         known.append(row("students", seed, predictor(model)(validation.images), validation.labels, seconds))
         with atomic.file(ROWS) as part:

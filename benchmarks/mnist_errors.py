@@ -2,7 +2,8 @@
 
   python -m benchmarks.mnist_errors --network recipe --write
 
-Prints how many errors the seeds share, how many an ensemble of all seeds makes, and how many other networks share.
+Prints how many errors the seeds share, how many an ensemble of all seeds makes, how many are left where the images are
+also rotated (own_networks/multi_column.py), and how many other networks share.
 With --write, the table goes into docs/mnist.md, and a picture of the images that every seed misclassifies into
 docs/images/mnist_errors.png. No test image is read.
 """
@@ -19,8 +20,11 @@ load_tensorflow()
 
 import keras
 
-from benchmarks.mnist import BEGIN, DOCUMENT, END, FOLDER, IMAGES
-from benchmarks.project import parser
+from benchmarks import mnist
+from benchmarks.mnist import BEGIN, DOCUMENT, END, IMAGES
+from benchmarks.project import ROOT, parser
+from models.inference import PROBABILITIES
+from models.own_code import FOLDER, OwnCode
 from pipeline.core import config, dataset, records
 from pipeline.core.config import Params
 from pipeline.core.dataset import Split
@@ -30,6 +34,7 @@ from pipeline.runtime import device, saved_model
 from pipeline.runtime.predictor import predictor
 
 COLUMNS = 8
+ANGLE = 8  # degrees by which images are rotated, as in `multi_column` of the gallery
 
 
 def load_seeds(paths: Paths, params: Params, name: str) -> list[keras.Model]:
@@ -40,9 +45,18 @@ def load_seeds(paths: Paths, params: Params, name: str) -> list[keras.Model]:
     return [saved_model.load(file, record.sha256) for file, record in files.items()]
 
 
-def probabilities(paths: Paths, params: Params, name: str, images: np.ndarray) -> np.ndarray:
+def probabilities(models: list[keras.Model], images: np.ndarray) -> np.ndarray:
     """Of shape (seeds, images, classes)."""
-    return np.stack([predictor(model)(images) for model in load_seeds(paths, params, name)])
+    return np.stack([predictor(model)(images) for model in models])
+
+
+def with_views(model: keras.Model) -> keras.Model:
+    """The network's mean probabilities of an image and its rotations to both sides."""
+    name = "multi_column.py"
+    layers = OwnCode(name, (ROOT / FOLDER / name).read_bytes()).load()
+    image = keras.Input(model.input_shape[1:])
+    mean = layers.Mean(3)([model(layers.Views(ANGLE)(image))])
+    return keras.Model(image, keras.layers.Activation("linear", name=PROBABILITIES)(mean))
 
 
 def shared(wrong: np.ndarray) -> list[int]:
@@ -91,7 +105,7 @@ def draw(split: Split, outputs: np.ndarray, target: Path) -> None:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--folder", type=Path, default=FOLDER, help="where the pipeline ran")
+    arguments.add_argument("--folder", type=Path, default=mnist.FOLDER, help="where the pipeline ran")
     arguments.add_argument("--network", default="recipe")
     arguments.add_argument("--write", action="store_true")
     given = arguments.parse_args()
@@ -99,8 +113,14 @@ def main() -> None:
     params = config.load(paths)
     device.start(params.runtime)
     split = dataset.load_training(paths).validation
-    names = [given.network, *(name for name in params.models if name != given.network)]
-    found = {name: probabilities(paths, params, name, split.images) for name in names}
+    own = load_seeds(paths, params, given.network)
+    found = {
+        given.network: probabilities(own, split.images),
+        f"{given.network}, mean with rotations by ±{ANGLE}°": probabilities(list(map(with_views, own)), split.images),
+    }
+    for name in params.models:
+        if name != given.network:
+            found[name] = probabilities(load_seeds(paths, params, name), split.images)
     text = table(found, split.labels, given.network)
     print(text)
     if given.write:

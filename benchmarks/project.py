@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from models.own_code import FOLDER
 from pipeline.core.paths import Paths
 
 ROOT = Path(__file__).parent.parent
@@ -17,12 +19,16 @@ yaml.default_flow_style = False  # DVC refuses some values within brackets
 
 
 def create(folder: Path, changes: Mapping[str, Any], datasets: Mapping[str, Any] | None = None) -> Paths:
-    """Write params.yaml, with the sections in `changes` merged into it, and a catalog with further `datasets`."""
+    """Write params.yaml, with the sections in `changes` merged into it, and a catalog with further `datasets`.
+
+    The code of own networks is copied.
+    """
     params, catalog = yaml.load(ROOT / "params.yaml"), yaml.load(ROOT / "data" / "catalog.yaml")
     for section, values in changes.items():
         params[section] = params[section] | values if isinstance(values, dict) else values
     paths = Paths(folder)
     paths.catalog.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / FOLDER, paths.own_networks, dirs_exist_ok=True)
     yaml.dump(params, paths.params)
     yaml.dump(catalog | dict(datasets or {}), paths.catalog)
     return paths

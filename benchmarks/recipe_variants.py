@@ -24,20 +24,19 @@ from pipeline.runtime.startup import load_tensorflow
 
 load_tensorflow()
 
-from models import architecture
-from pipeline.core import atomic, command, config, dataset, provenance
+from pipeline.core import atomic, command, config, dataset
 from pipeline.core.dataset import Split, TrainingData
 from pipeline.core.paths import Paths
-from pipeline.core.records import Counts, Device
+from pipeline.core.records import Device
 from pipeline.download.download import download
 from pipeline.evaluate.significance import seeds_interval
 from pipeline.report import markers
 from pipeline.runtime import device
 from pipeline.runtime.predictor import predictor
 from pipeline.runtime.scores import scores
+from pipeline.train import networks
 from pipeline.train.fit import fit
 from pipeline.train.monitor import Monitor
-from pipeline.train.task import FitSpec
 from pipeline.validate import label_errors, near_duplicates
 from pipeline.validate.validate import validate
 
@@ -50,15 +49,19 @@ DOUBTED = -0.5  # the margin of a label below which `validate` warns, as in para
 
 @dataclass(frozen=True)
 class Variant:
-    """Changes to the recipe: keys of the network and of its `fit`; `clean` leaves out images with doubted labels."""
+    """Changes to a network of the gallery: its keys, and those of its `fit`.
+
+    `clean`: leave out the training images with doubted labels.
+    """
 
     description: str
+    name: str = BASE
     network: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
     clean: bool = False
 
     def block(self) -> dict[str, Any]:
-        return recipe.block(self.fit) | self.network
+        return recipe.block(self.name, self.fit) | self.network
 
 
 def unit(filters: int, repeat: int, stride: int) -> dict[str, Any]:
@@ -70,10 +73,12 @@ def unit(filters: int, repeat: int, stride: int) -> dict[str, Any]:
 
 def later() -> list[dict[str, Any]]:
     """The recipe's blocks, with the maps of the second kept at 12x12: pooling comes later."""
-    blocks = recipe.block({})["blocks"]
+    blocks = recipe.block(BASE, {})["blocks"]
     return [blocks[0], blocks[1] | {"padding": "same"}, blocks[2] | {"filters": [128, 128]}]
 
 
+COLUMN = {"arguments": {"columns": 1}}
+ALONE = {"epochs": 20, "batch_size": 128, "learning_rate": 0.05}  # a quarter of what four columns have
 VARIANTS = {
     BASE: Variant("the recipe"),
     "constant": Variant(
@@ -89,6 +94,8 @@ VARIANTS = {
             "head": {"pooling": "global_average", "dropout": 0.3},
         },
     ),
+    "column": Variant("a column of `multi_column` alone, without rotated views", "multi_column", COLUMN, ALONE),
+    "multi_column": Variant("`multi_column`: four columns, with rotated views", "multi_column"),
 }
 
 
@@ -107,7 +114,8 @@ def measure(paths: Paths, name: str, used: Device) -> dict[str, Any]:
         data = cleaned(data, params.seed)
     network = params.network(name)
     began = time.process_time()
-    fitted = fit(FitSpec(network, params.seed, used.precision), data, Monitor(f"{name}, seed {params.seed}"))
+    spec = recipe.specification(network, params.seed, used, paths)
+    fitted = fit(spec, data, Monitor(f"{name}, seed {params.seed}"))
     seconds = time.process_time() - began
     found = scores(predictor(fitted.model)(data.validation.images), data.validation.labels)
     return {
@@ -115,7 +123,7 @@ def measure(paths: Paths, name: str, used: Device) -> dict[str, Any]:
         "seed": params.seed,
         "errors": round((1 - found.accuracy) * len(data.validation.labels)),
         "loss": found.loss,
-        "parameters": Counts.of(architecture.trace(network, data.info.image, len(data.info.classes))).parameters,
+        "parameters": networks.counts(networks.layers(fitted.model, network), network, data.info).parameters,
         "train_images": len(data.train.labels),
         "validation_images": len(data.validation.labels),
         "processor_seconds": round(seconds),
@@ -157,7 +165,7 @@ def difference(values: pd.Series, digits: int) -> str:
 
 def digest(name: str) -> str:
     """Digest of everything that a row follows from, except its seed."""
-    return provenance.digest(VARIANTS[name].block(), DATA, VARIANTS[name].clean)
+    return recipe.digest(VARIANTS[name].block(), DATA, VARIANTS[name].clean)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from benchmarks import mnist, mnist_errors
 from pipeline.core import config
 from pipeline.core.paths import Paths
 from pipeline.evaluate.significance import seeds_test
+from pipeline.runtime.predictor import predictor
 
 
 def test_parameters_are_valid(tmp_path: Path) -> None:
@@ -36,6 +39,18 @@ def test_errors_are_counted_by_the_seeds_that_share_them() -> None:
     row = mnist_errors.table({"net": outputs}, labels, "net").splitlines()[2]
     assert row.startswith("| net | 1, 2 | 1, 1 | 1 |")
     assert row.endswith("| 1 |")
+
+
+def test_views_are_averaged_around_a_trained_network() -> None:
+    draws = np.random.default_rng(1)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    images = ndimage.gaussian_filter(draws.random((5, 8, 8, 1), np.float32), (0, 1, 1, 0))
+    angles = (-mnist_errors.ANGLE, 0, mnist_errors.ANGLE)
+    rotated = [ndimage.rotate(images, angle, (1, 2), reshape=False, order=1, mode="grid-constant") for angle in angles]
+    expected = np.mean([model(view) for view in rotated], axis=0)
+    found = predictor(mnist_errors.with_views(model))((255 * images).round().astype(np.uint8))
+    np.testing.assert_allclose(found, expected, atol=0.005)  # pixels of 8 bits
+    assert np.abs(found - model(images)).max() > 0.01
 
 
 def test_figure_has_a_row_per_change_and_a_dot_per_block(tmp_path: Path) -> None:
