@@ -49,7 +49,7 @@ BEGIN, END = "<!-- {}: written by benchmarks/recipe.py -->", "<!-- end of {} -->
 
 
 def file(name: str) -> Path:
-    """Where the finished seeds of a network are kept."""
+    """The file that keeps the finished seeds of a network."""
     return ROOT / "benchmarks" / f"{name}.csv"
 
 
