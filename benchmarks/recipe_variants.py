@@ -77,8 +77,10 @@ def later() -> list[dict[str, Any]]:
     return [blocks[0], blocks[1] | {"padding": "same"}, blocks[2] | {"filters": [128, 128]}]
 
 
-COLUMN = {"arguments": {"columns": 1}}
-ALONE = {"epochs": 20, "batch_size": 128, "learning_rate": 0.05}  # a quarter of what four columns have
+COLUMN = {"arguments": {"columns": ["residual"]}}
+ALONE = {"epochs": 20, "batch_size": 128, "learning_rate": 0.1, "l2": 1e-4}
+PLAIN = {"arguments": {"columns": ["plain"] * 4, "angle": 8}}
+FOUR = {"epochs": 80, "batch_size": 512, "learning_rate": 0.2, "l2": 0.0}
 VARIANTS = {
     BASE: Variant("the recipe"),
     "constant": Variant(
@@ -95,7 +97,8 @@ VARIANTS = {
         },
     ),
     "column": Variant("a column of `multi_column` alone, without rotated views", "multi_column", COLUMN, ALONE),
-    "multi_column": Variant("`multi_column`: four columns, with rotated views", "multi_column"),
+    "multi_column": Variant("`multi_column`: two residual columns, with rotated views", "multi_column"),
+    "plain": Variant("four columns without shortcuts, with rotated views", "multi_column", PLAIN, FOUR),
 }
 
 

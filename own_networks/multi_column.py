@@ -1,16 +1,50 @@
 """A multi-column network: small networks side by side, whose probabilities are averaged; docs/recipe.md measures it.
 
 models:
-  columns: {builder: "multi_column:make", arguments: {columns: 4, angle: 8}, fit: {batch_size: 512}}
+  columns: {builder: "multi_column:make", arguments: {columns: [residual, plain], angle: 8}, fit: {batch_size: 256}}
 
 As in Ciresan et al.: Multi-column deep neural networks for image classification, arXiv:1202.2745. Each column trains on
-its own part of each batch, as if alone: with a batch size, a learning rate and a number of epochs that are multiplied
-by the number of columns, it takes the steps that it would take alone.
+its own part of each batch, as if alone: if batch size, learning rate and number of epochs are multiplied by the number
+of columns, and L2 divided by it, it takes the steps that it would take alone.
 """
+
+import json
 
 import keras
 import numpy as np
 from keras import layers, ops
+
+from models import cnn, fast_layers
+from models.spec import Network
+
+NORMALIZED = {"kernel_initializer": "he_normal", "batch_norm": True}
+UNIT = {
+    "residual": True,
+    "kernel_initializer": "he_normal",
+    "normalization": {"kind": "batch", "place": "convolution"},
+    "pooling": {"kind": "none"},
+}
+COLUMNS = {  # networks in the vocabulary of docs/networks.md
+    "plain": {
+        "blocks": [
+            NORMALIZED | {"filters": [32, 32], "padding": "valid"},
+            NORMALIZED | {"filters": [64, 64], "padding": "valid", "dropout": 0.1},
+            NORMALIZED | {"filters": [96, 96], "dropout": 0.3},
+        ],
+    },
+    "residual": {
+        "blocks": [
+            UNIT | {"filters": [16, 16]},
+            UNIT | {"filters": [32, 32], "stride": 2},
+            UNIT | {"filters": [64, 64], "stride": 2, "repeat": 2},
+            UNIT | {"filters": [128, 128], "stride": 2},
+        ],
+        "head": {"pooling": "global_average", "dropout": 0.3},
+    },
+}
+# Columns are trained and saved with these in place of Keras's own.
+for layer in (fast_layers.BatchNormalization, fast_layers.Dropout):
+    keras.saving.register_keras_serializable(package="multi_column")(layer)
 
 
 @keras.saving.register_keras_serializable(package="multi_column")
@@ -91,29 +125,26 @@ class Mean(layers.Layer):
         return super().get_config() | {"views": self.views}
 
 
-def make(image, classes, columns=4, filters=((32, 32), (64, 64), (96, 96)), dropout=(0, 0.1, 0.3), angle=0):
+def make(image, classes, columns=("residual", "residual"), angle=0):
     """A network for images of shape (height, width, channels), values in [0, 1].
 
     Args:
-        filters: of the convolutions in each block of a column; the first two blocks have no padding.
-        dropout: rate after each block.
+        columns: kinds of columns, each a key of `COLUMNS`.
         angle: in degrees, by which inference also rotates the images to both sides; 0: it does not.
     """
+    if unknown := set(columns) - set(COLUMNS):
+        raise ValueError(f"columns: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(COLUMNS)}")
     inputs = keras.Input(image)
     images = Views(angle, dtype="float32")(inputs) if angle else inputs
     outputs = []
-    for column in range(columns):
-        features = Share(column, columns)(images)
-        for number, (widths, rate) in enumerate(zip(filters, dropout, strict=True)):
-            features = block(features, widths, "valid" if number < 2 else "same", rate)
-        outputs.append(layers.Dense(classes, activation="softmax", dtype="float32")(layers.Flatten()(features)))
+    for number, kind in enumerate(columns):
+        network = Network.model_validate_json(json.dumps(COLUMNS[kind]))
+        column = cnn.build(network, image, classes, precision(), to_train=True)
+        column.name = f"column{number + 1}"
+        outputs.append(column(Share(number, len(columns), name=f"share{number + 1}")(images)))
     return keras.Model(inputs, Mean(3 if angle else 1, dtype="float32")(outputs))
 
 
-def block(features, widths, padding, rate):
-    """Convolutions, max pooling, dropout and batch normalization."""
-    for number, width in enumerate(widths):
-        features = layers.ReLU()(features) if number else features
-        features = layers.Conv2D(width, 3, padding=padding, kernel_initializer="he_normal")(features)
-    features = layers.ReLU()(layers.MaxPooling2D()(features))  # as before pooling, on fewer values
-    return layers.BatchNormalization()(layers.Dropout(rate)(features) if rate else features)
+def precision():
+    """That of Keras's global policy, by its name in params.yaml."""
+    return next(name for name, policy in cnn.POLICIES.items() if policy == keras.config.dtype_policy().name)

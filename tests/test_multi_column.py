@@ -16,7 +16,16 @@ from .conftest import ROOT
 
 CODE = OwnCode("multi_column.py", (ROOT / FOLDER / "multi_column.py").read_bytes())
 IMAGE = (20, 22, 2)
-SMALL = {"columns": 2, "filters": [[4], [4, 4], [4]], "dropout": [0, 0, 0]}
+SMALL = {
+    "plain": {"blocks": [{"filters": [4], "batch_norm": True}, {"filters": [4, 4]}]},
+    "residual": {"blocks": [{"filters": [4, 4], "residual": True, "normalization": {"kind": "batch"}, "dropout": 0.0}]},
+}
+TWO = ["plain", "residual"]
+
+
+@pytest.fixture(autouse=True)
+def small_columns(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(CODE.load(), "COLUMNS", SMALL)
 
 
 @pytest.fixture
@@ -25,15 +34,13 @@ def images() -> np.ndarray:
     return ndimage.gaussian_filter(noise, (0, 1, 1, 0))
 
 
-def built(**arguments: Any) -> keras.Model:
-    network = OwnNetwork(builder="multi_column:make", arguments=SMALL | arguments)
+def built(columns: list[str], **arguments: Any) -> keras.Model:
+    network = OwnNetwork(builder="multi_column:make", arguments={"columns": columns} | arguments)
     return own_network.build(network, CODE, IMAGE, 3, "float32", 1)
 
 
-def outputs(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
-    """The probabilities of each column."""
-    found = [layer.output for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    return [np.asarray(values) for values in keras.Model(model.inputs[0], found)(images)]
+def columns(model: keras.Model) -> list[keras.Model]:
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
 def test_views_are_the_images_and_their_rotations(images: np.ndarray):
@@ -44,18 +51,18 @@ def test_views_are_the_images_and_their_rotations(images: np.ndarray):
 
 
 def test_prediction_is_the_mean_over_columns_and_views(images: np.ndarray):
-    alone = built()
-    np.testing.assert_allclose(alone(images), np.mean(outputs(alone, images), axis=0), atol=1e-6)
-    with_views = built(angle=8)
+    alone = built(TWO)
+    np.testing.assert_allclose(alone(images), np.mean([each(images) for each in columns(alone)], axis=0), atol=1e-6)
+    with_views = built(TWO, angle=8)
     with_views.set_weights(alone.get_weights())
     views = np.asarray(CODE.load().Views(8)(images)).reshape(3, *images.shape)
-    expected = np.mean([np.mean(outputs(alone, view), axis=0) for view in views], axis=0)
+    expected = np.mean([each(view) for view in views for each in columns(alone)], axis=0)
     np.testing.assert_allclose(with_views(images), expected, atol=1e-6)
     assert np.abs(np.asarray(with_views(images)) - alone(images)).max() > 1e-4
 
 
 def test_each_column_learns_from_its_part_of_the_batch_alone(images: np.ndarray):
-    model, labels = built(angle=8), tf.one_hot([0, 1, 2, 0, 1, 2], 3)
+    model, labels = built(TWO, angle=8), tf.one_hot([0, 1, 2, 0, 1, 2], 3)
 
     def gradients(changed: int) -> list[np.ndarray]:
         """Of the last layers, after a change of one image."""
@@ -63,7 +70,7 @@ def test_each_column_learns_from_its_part_of_the_batch_alone(images: np.ndarray)
         batch[changed] = 0
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(keras.losses.categorical_crossentropy(labels, model(batch, training=True)))
-        kernels = [layer.kernel.value for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+        kernels = [column.layers[-1].kernel.value for column in columns(model)]
         return [np.asarray(each) for each in tape.gradient(loss, kernels)]
 
     before, after = gradients(4), gradients(5)  # both in the second column's part
@@ -73,29 +80,30 @@ def test_each_column_learns_from_its_part_of_the_batch_alone(images: np.ndarray)
 
 
 def test_a_column_takes_the_steps_that_it_would_take_alone(images: np.ndarray):
-    together, alone = built(), built(columns=1)
+    together, alone = built(["plain", "plain"]), built(["plain"])
     labels = keras.utils.to_categorical([0, 1, 2, 0, 1, 2], 3)
-    count = len(alone.get_weights())
-    first = together.get_weights()
-    order = [layer for layer in together.layers if layer.weights][::2]  # the layers of the two columns take turns
-    alone.set_weights([weight for layer in order for weight in layer.get_weights()])
-    assert len(first) == 2 * count
+    first, _ = columns(together)
+    alone.set_weights(first.get_weights())
     for model, rate, part in ((together, 0.2, slice(None)), (alone, 0.1, slice(3))):
         model.compile(keras.optimizers.SGD(rate, momentum=0.9), "categorical_crossentropy")
         for _ in range(3):
             model.train_on_batch(images[part], labels[part])
-    found = [weight for layer in order for weight in layer.get_weights()]
-    for ours, theirs in zip(found, alone.get_weights(), strict=True):
+    for ours, theirs in zip(first.get_weights(), alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_batch_with_fewer_images_than_columns_is_refused(images: np.ndarray):
     with pytest.raises(ValueError, match="a batch of 1 images has no image for each of 2 columns"):
-        built()(images[:1], training=True)
+        built(TWO)(images[:1], training=True)
+
+
+def test_unknown_column_is_refused():
+    with pytest.raises(own_network.BuildError, match="columns: unknown wide; allowed: plain, residual"):
+        built(["wide"])
 
 
 def test_file_of_the_network_and_its_export_predict_the_same(images: np.ndarray, tmp_path: Any):
-    model = built(angle=8)
+    model = built(TWO, angle=8)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model.predict(images, verbose=0), loaded.predict(images, verbose=0))
