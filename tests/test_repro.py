@@ -159,7 +159,13 @@ def test_all_stages_end_with_the_command(tmp_path: Path, sequential: Project):
     project = create(tmp_path)
     environment = project.environment(REPRO_JOBS="3", MODE="hold")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        with subprocess.Popen([sys.executable, "-m", "pipeline.repro"], cwd=tmp_path, env=environment) as started:
+        with subprocess.Popen(
+            [sys.executable, "-m", "pipeline.repro"],
+            cwd=tmp_path,
+            env=environment,
+            # A shell makes its background processes ignore SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as started:
             try:
                 until(lambda: len(list(tmp_path.glob("*.begun"))) == 3)
             finally:
