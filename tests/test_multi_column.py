@@ -18,7 +18,8 @@ CODE = OwnCode("multi_column.py", (ROOT / FOLDER / "multi_column.py").read_bytes
 IMAGE = (20, 22, 2)
 SMALL = {
     "plain": {"blocks": [{"filters": [4], "batch_norm": True}, {"filters": [4, 4]}]},
-    "residual": {"blocks": [{"filters": [4, 4], "residual": True, "normalization": {"kind": "batch"}, "dropout": 0.0}]},
+    "residual": {"blocks": [{"filters": [4, 4], "residual": True, "normalization": {"kind": "batch"}}]},
+    "dropout": {"blocks": [{"filters": [4], "dropout": 0.2}]},
 }
 TWO = ["plain", "residual"]
 
@@ -98,12 +99,12 @@ def test_a_batch_with_fewer_images_than_columns_is_refused(images: np.ndarray):
 
 
 def test_unknown_column_is_refused():
-    with pytest.raises(own_network.BuildError, match="columns: unknown wide; allowed: plain, residual"):
+    with pytest.raises(own_network.BuildError, match="columns: unknown wide; allowed: plain, residual, dropout"):
         built(["wide"])
 
 
 def test_file_of_the_network_and_its_export_predict_the_same(images: np.ndarray, tmp_path: Any):
-    model = built(TWO, angle=8)
+    model = built([*TWO, "dropout"], angle=8)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model.predict(images, verbose=0), loaded.predict(images, verbose=0))
