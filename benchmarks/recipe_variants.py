@@ -78,7 +78,7 @@ def later() -> list[dict[str, Any]]:
 
 
 COLUMN = {"arguments": {"columns": ["residual"]}}
-ALONE = {"epochs": 20, "batch_size": 128, "learning_rate": 0.1, "l2": 1e-4}
+ALONE = {"epochs": 32, "batch_size": 128, "learning_rate": 0.1, "l2": 1e-4}
 PLAIN = {"arguments": {"columns": ["plain"] * 4, "angle": 8}}
 FOUR = {"epochs": 80, "batch_size": 512, "learning_rate": 0.2, "l2": 0.0}
 VARIANTS = {
@@ -98,7 +98,7 @@ VARIANTS = {
     ),
     "column": Variant("a column of `multi_column` alone, without rotated views", "multi_column", COLUMN, ALONE),
     "multi_column": Variant("`multi_column`: two residual columns, with rotated views", "multi_column"),
-    "plain": Variant("four columns without shortcuts, with rotated views", "multi_column", PLAIN, FOUR),
+    "plain": Variant("four columns without shortcuts, 20 epochs each, with rotated views", "multi_column", PLAIN, FOUR),
 }
 
 
