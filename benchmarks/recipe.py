@@ -163,6 +163,8 @@ def finished(file: Path, wanted: str) -> pd.DataFrame:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the seeds that are not finished, and print or write the table."""
+    if arguments.against and not arguments.against.is_file():
+        raise DataError(f"{arguments.against}: no such file; it has to contain finished seeds, as benchmarks/*.csv do")
     name, data = arguments.network, DATA | {"dataset": arguments.dataset, "limit": arguments.limit}
     settings = {"epochs": arguments.epochs} if arguments.epochs else {}
     kept, folder = arguments.file or file(name), ROOT / ".cache" / name
@@ -178,6 +180,8 @@ def run(arguments: argparse.Namespace) -> None:
         with atomic.file(kept) as part:
             rows.to_csv(part, index=False)
     print(text(name, rows))
+    if arguments.against:
+        print(gain(rows, pd.read_csv(arguments.against), arguments.against.stem))
     if kept == file(name):
         markers.write(DOCUMENT, BEGIN.format(name), END.format(name), text(name, rows))
 
@@ -190,6 +194,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="the maximum number of images")
     parser.add_argument("--epochs", type=int, help="instead of the network's")
     parser.add_argument("--file", type=Path, help="where finished seeds are kept; default: benchmarks/NETWORK.csv")
+    parser.add_argument("--against", type=Path, help="also print the gain over the seeds that this file contains")
     command.main(run, parser)
 
 

@@ -71,6 +71,13 @@ def test_command_keeps_finished_seeds_and_refuses_results_of_other_settings(proj
     assert pd.read_csv(file)["seed"].tolist() == [1, 2]
     assert "| 77.0000 |" in shown
     assert re.search(r"\| 77.0000 \|.*\n\| 2 \|", (project.root / "docs" / "recipe.md").read_text(encoding="utf-8"))
+    rows["test_accuracy"] = 1.0
+    pd.concat([rows, rows.assign(seed=2)]).to_csv(project.root / "earlier.csv", index=False)
+    shown = project.run(*command, "1", "--seeds", "2", "--against", "earlier.csv").stdout
+    assert re.search(r"Against `earlier`, paired by seed: -\d+\.\d+ pp of test accuracy \(.*, 2 seeds\)", shown)
+    refused = project.run(*command, "1", "--against", "absent.csv", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "absent.csv: no such file" in refused.stderr
     refused = project.run(*command, "2", check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "benchmarks/recipe.csv: contains results of other settings" in refused.stderr
